@@ -1,0 +1,92 @@
+"""Task: everything the stages have to know about one environment."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from pixeltraj.camera import Camera
+
+if TYPE_CHECKING:
+    from pixeltraj.simulator import Simulator
+
+
+@dataclass(frozen=True)
+class Keypoint:
+    """A point of the MuJoCo model that the decoder locates."""
+
+    name: str
+    kind: Literal["body", "site", "geom"]
+    target: str
+    """Name of that body, site or geom."""
+    offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """In the frame of that body, site or geom, metres."""
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One number of the state."""
+
+    name: str
+    unit: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(ABC):
+    """An environment, how it is described, how it is seen and how its state is read back from what is seen.
+
+    A suite of environments subclasses it once; a task is one instance in `pixeltraj.tasks`.
+    """
+
+    name: str
+    prompt: str
+    """What is to be done, in plain words; the text condition of the generator."""
+    camera: Camera
+    keypoints: tuple[Keypoint, ...]
+    state: tuple[Dimension, ...]
+    """What the agent observes, in order."""
+    static: tuple[str, ...] = ()
+    """Dimensions that never change within an episode: imagination takes them from the start state."""
+    hidden: tuple[str, ...] = ()
+    """Dimensions that keypoints do not tell (velocities): the decoder reads them from the window."""
+    action_size: int
+    action_repeat: int
+    """Simulator steps per decision. Frames, states and actions are all taken at decisions."""
+    horizon: int
+    """Decisions after which an episode is truncated."""
+    reward: Literal["sparse", "dense"]
+    """sparse: 1 when the task is first solved, which ends the episode, else 0. dense: the environment's own."""
+
+    @property
+    def state_size(self) -> int:
+        return len(self.state)
+
+    def indices(self, names: tuple[str, ...]) -> list[int]:
+        """Where the named dimensions stand in the state."""
+        return [i for i, dimension in enumerate(self.state) if dimension.name in names]
+
+    @abstractmethod
+    def make(self) -> Simulator:
+        """The environment, ready to be reset."""
+
+    @abstractmethod
+    def state_from_keypoints(self, keypoints: np.ndarray, start: np.ndarray) -> np.ndarray:
+        """States of a window from its keypoints, by geometry alone.
+
+        keypoints (B, K, N, 3) metres from the camera's anchor; start (B, S) the known state of frame 0.
+        Returns (B, K, S); hidden dimensions are NaN. Row 0 is read from the keypoints like every other.
+        """
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What must agree between two files that are used together, JSON-able."""
+        return {
+            "task": self.name,
+            "camera": asdict(self.camera),
+            "keypoints": [k.name for k in self.keypoints],
+            "state": [d.name for d in self.state],
+            "action_size": self.action_size,
+            "action_repeat": self.action_repeat,
+        }
