@@ -1,1 +1,1 @@
-
+"""Evaluation: the same agent with and without imagination."""

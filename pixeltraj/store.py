@@ -43,7 +43,9 @@ class Store:
         self._refresh()
 
     @classmethod
-    def create(cls, path: Path, task: Task, provenance: dict[str, Any], snapshot_layout: dict[str, int]) -> "Store":
+    def create(
+        cls, path: Path, task: Task, provenance: dict[str, Any], snapshot_layout: dict[str, int]
+    ) -> "Store":
         """A new, empty store. Raises PixeltrajError where something stands at `path` already."""
         if path.exists():
             raise PixeltrajError(f"{path} exists already; give another --out or remove it")
@@ -86,11 +88,15 @@ class Store:
         """An existing store. Raises PixeltrajError where it is none, is newer than this code, or does not
         fit the task as it is defined now."""
         if not (path / "zarr.json").is_file():
-            raise PixeltrajError(f"{path} is not a store; make one with `pixeltraj collect TASK --out {path}`")
+            raise PixeltrajError(
+                f"{path} is not a store; make one with `pixeltraj collect TASK --out {path}`"
+            )
         group = zarr.open_group(path, mode="r+")
         schema = group.attrs.get("schema")
         if schema != SCHEMA:
-            raise PixeltrajError(f"{path} has schema {schema}, this pixeltraj reads {SCHEMA}; collect it again")
+            raise PixeltrajError(
+                f"{path} has schema {schema}, this pixeltraj reads {SCHEMA}; collect it again"
+            )
         store = cls(path, group)
         if task is not None and task.name != store.task.name:
             raise PixeltrajError(f"{path} holds {store.task.name}, not {task.name}")
@@ -168,7 +174,9 @@ class Store:
         try:
             return np.asarray(self._group[name][start:stop])
         except (RuntimeError, ValueError) as error:
-            raise PixeltrajError(f"{self.path}/{name} is damaged near row {start} ({error}); make the store again") from error
+            raise PixeltrajError(
+                f"{self.path}/{name} is damaged near row {start} ({error}); make the store again"
+            ) from error
 
     def split(self) -> tuple[list[int], list[int]]:
         """Episodes to train on and episodes held out. Raises PixeltrajError where either would be empty."""
@@ -195,7 +203,9 @@ class Store:
     def begin_rendering(self, settings: dict[str, Any]) -> None:
         """State how frames are going to be drawn. Raises PixeltrajError where drawn ones differ in it."""
         if self.rendered and self.renderer != settings:
-            raise PixeltrajError(f"{self.path} was rendered with {self.renderer}; this would be {settings}: start a new store")
+            raise PixeltrajError(
+                f"{self.path} was rendered with {self.renderer}; this would be {settings}: start a new store"
+            )
         self._group.attrs.update({"renderer": settings})
 
     def append_frames(self, frames: np.ndarray) -> None:
@@ -207,7 +217,9 @@ class Store:
     def require_frames(self) -> None:
         """Raise PixeltrajError unless there are episodes and all of their frames are drawn."""
         if not len(self):
-            raise PixeltrajError(f"{self.path} is empty; fill it with `pixeltraj collect {self.task.name} --out {self.path}`")
+            raise PixeltrajError(
+                f"{self.path} is empty; fill it with `pixeltraj collect {self.task.name} --out {self.path}`"
+            )
         if self.rendered < self.frame_count:
             raise PixeltrajError(
                 f"{self.path} has frames for {self.rendered} of {self.frame_count} states; run `pixeltraj render {self.path}`"

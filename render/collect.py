@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from pixeltraj.render.policies import Policy, make_policy
 from tqdm import tqdm
 
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.files import provenance
-from pixeltraj.render.policies import Policy, make_policy
 from pixeltraj.simulator import Simulator
 from pixeltraj.store import Store
 from pixeltraj.tasks import get_task
@@ -69,7 +69,9 @@ def rollout(simulator: Simulator, policy: Policy, config: CollectConfig, seed: i
     actions, rewards, terminations, truncations = [], [], [], []
     limit = config.max_steps or simulator.task.horizon
     while True:
-        action = policy(simulator, state, rng) + config.noise * rng.standard_normal(simulator.task.action_size)
+        action = policy(simulator, state, rng) + config.noise * rng.standard_normal(
+            simulator.task.action_size
+        )
         action = np.clip(action, -1.0, 1.0).astype(np.float32)
         state, reward, terminated, truncated, _ = simulator.step(action)
         truncated = truncated or (not terminated and len(actions) + 1 >= limit)

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from pixeltraj.render.renderer import Renderer
 from tqdm import tqdm
 
-from pixeltraj.render.renderer import Renderer
 from pixeltraj.store import CHUNK, Store
 
 

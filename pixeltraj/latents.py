@@ -1,0 +1,29 @@
+"""Latents: the frames of a store as the VAE sees them, computed once."""
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from pixeltraj.base import Base
+from pixeltraj.files import write_whole
+from pixeltraj.store import CHUNK, Store
+
+
+def store_latents(store: Store, base: Base) -> Tensor:
+    """(F, 4, 12, 12) float16 latents of all frames, scaled to the U-Net.
+
+    Kept beside the frames in STORE/latents/, one file for each VAE, and made again when the store has grown.
+    """
+    store.require_frames()
+    path = store.path / "latents" / f"{base.vae_identity}.safetensors"
+    if path.exists():
+        latents = load_file(path)["latents"]
+        if len(latents) == store.frame_count:
+            return latents
+    parts = []
+    for start in tqdm(range(0, store.frame_count, CHUNK), desc=f"latents {store.path.name}", unit="chunk"):
+        parts.append(base.encode(store.read("frames", start, start + CHUNK)).half().cpu())
+    latents = torch.cat(parts)[: store.frame_count].contiguous()
+    write_whole(path, lambda beside: save_file({"latents": latents}, beside))
+    return latents
