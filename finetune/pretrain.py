@@ -5,11 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, DPMSolverMultistepScheduler, UNet2DConditionModel
-from diffusers import StableDiffusionInstructPix2PixPipeline as Pipeline
+from diffusers import (
+    AutoencoderKL,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    StableDiffusionInstructPix2PixPipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from diffusers.training_utils import EMAModel
-from pixeltraj.finetune.text import WIDTH, make_text_encoder, make_tokenizer
-from pixeltraj.finetune.vae import VAEConfig, psnr, schedule, train_vae
 from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -18,6 +22,9 @@ from pixeltraj.base import CONDITION_CHANNELS, Base
 from pixeltraj.checkpoint import Checkpoint
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.files import file_hash, provenance, write_json
+from pixeltraj.finetune.loss import diffusion_loss, learning_rate
+from pixeltraj.finetune.text import WIDTH, make_text_encoder, make_tokenizer
+from pixeltraj.finetune.vae import VAEConfig, psnr, train_vae
 from pixeltraj.generator import Generator
 from pixeltraj.grid import LATENT, Grid
 from pixeltraj.latents import store_latents
@@ -52,17 +59,17 @@ class PretrainConfig:
     vae: VAEConfig = field(default_factory=VAEConfig)
 
 
-def make_unet(channels: tuple[int, ...], k: int) -> UNet2DConditionModel:
+def make_unet(channels: tuple[int, ...], k: int, in_channels: int = CONDITION_CHANNELS) -> UNet2DConditionModel:
     """Attention below the top level only: there it would cost 2.6 times the whole U-Net."""
     levels = len(channels)
     return UNet2DConditionModel(
         sample_size=(LATENT * Grid(k).rows, LATENT * 5),
-        in_channels=CONDITION_CHANNELS,
+        in_channels=in_channels,
         out_channels=4,
         block_out_channels=channels,
         down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * (levels - 1),
         up_block_types=("CrossAttnUpBlock2D",) * (levels - 1) + ("UpBlock2D",),
-        layers_per_block=2,
+        layers_per_block=1,
         cross_attention_dim=WIDTH,
         attention_head_dim=4,
         norm_num_groups=8,
@@ -78,27 +85,6 @@ def make_noise_scheduler() -> DDPMScheduler:
         prediction_type="v_prediction",
         clip_sample=False,
     )
-
-
-def diffusion_loss(
-    generator: Generator, clean: Tensor, first: Tensor, embedding: Tensor, rng: torch.Generator
-) -> Tensor:
-    """Denoising loss at random timesteps for clean (B, 4, h, w); latents that differ from the first frame's,
-    which is what moves, count up to three times as much as those that do not."""
-    noise = torch.randn(clean.shape, generator=rng).to(clean.device)
-    schedule = generator.base.noise_scheduler
-    timestep = torch.randint(schedule.config.num_train_timesteps, (len(clean),), generator=rng).to(
-        clean.device
-    )
-    noisy = schedule.add_noise(clean, noise, timestep)
-    target = noise
-    if schedule.config.prediction_type == "v_prediction":
-        target = schedule.get_velocity(clean, noise, timestep)
-    with torch.autocast(clean.device.type, torch.bfloat16):
-        output = generator.predict(noisy, timestep, first, embedding)
-    change = (clean - generator.grid.repeat(first)).abs().mean(dim=1, keepdim=True)
-    weight = 1 + 2 * change.clamp(max=0.5) / 0.5
-    return ((output.float() - target).square() * weight).mean() / weight.mean()
 
 
 class Mixture:
@@ -127,9 +113,7 @@ class Mixture:
 def pretrain(config: PretrainConfig) -> Base:
     """Train the base, or go on where an interrupted run stopped, and write it in diffusers' layout."""
     if not config.stores:
-        raise PixeltrajError(
-            "pretraining needs --stores: make some with `pixeltraj collect` and `pixeltraj render`"
-        )
+        raise PixeltrajError("pretraining needs --stores: make some with `pixeltraj collect` and `pixeltraj render`")
     stores = [Store.open(path) for path in config.stores]
     for store in stores:
         store.require_frames()
@@ -150,9 +134,7 @@ def pretrain(config: PretrainConfig) -> Base:
 
 def _train(config: PretrainConfig, base: Base, mixture: Mixture) -> int:
     generator = Generator(base, config.k, "")
-    models = torch.nn.ModuleList(
-        [base.unet.requires_grad_(True).train(), base.text_encoder.requires_grad_(True)]
-    )
+    models = torch.nn.ModuleList([base.unet.requires_grad_(True).train(), base.text_encoder.requires_grad_(True)])
     parameters = [p for p in models.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=1e-2)
     average = EMAModel(parameters, decay=config.ema)
@@ -167,7 +149,7 @@ def _train(config: PretrainConfig, base: Base, mixture: Mixture) -> int:
     smooth = 1.0
     for step in bar:
         for group in optimizer.param_groups:
-            group["lr"] = config.lr * schedule(step, config.steps)
+            group["lr"] = learning_rate(config.lr, step, config.steps)
         rng = np.random.default_rng([config.seed, step])
         tiles, prompts = mixture.batch(rng, config.batch)
         prompts = ["" if rng.random() < config.no_prompt else prompt for prompt in prompts]
@@ -196,25 +178,8 @@ def _train(config: PretrainConfig, base: Base, mixture: Mixture) -> int:
 
 
 def _save(config: PretrainConfig, base: Base, stores: list[Store], steps: int) -> None:
-    """diffusers' layout, float16, with a scheduler that needs few steps."""
-    scheduler = DPMSolverMultistepScheduler.from_config(
-        base.noise_scheduler.config, timestep_spacing="trailing"
-    )
-    text_encoder: CLIPTextModel = base.text_encoder
-    tokenizer: CLIPTokenizer = base.tokenizer
-    pipeline = Pipeline(
-        vae=base.vae.half(),
-        text_encoder=text_encoder.half(),
-        tokenizer=tokenizer,
-        unet=base.unet.half(),
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipeline.save_pretrained(config.out)
-    base.vae.float(), base.unet.float(), base.text_encoder.float()
     quality = {store.path.name: psnr(base.vae, store, store.split()[1]) for store in stores}
+    write_base(config.out, base.vae, base.unet, base.text_encoder, base.tokenizer, base.noise_scheduler)
     how = provenance(
         config={key: str(value) for key, value in asdict(config).items()},
         steps=steps,
@@ -222,3 +187,26 @@ def _save(config: PretrainConfig, base: Base, stores: list[Store], steps: int) -
         heldout_vae=quality,
     )
     write_json(config.out / "pretraining.json", how)
+
+
+def write_base(
+    out: Path,
+    vae: AutoencoderKL,
+    unet: UNet2DConditionModel,
+    text_encoder: CLIPTextModel,
+    tokenizer: CLIPTokenizer,
+    noise_scheduler: DDPMScheduler,
+) -> None:
+    """diffusers' layout in float16, with a scheduler that needs few steps. The models are float16 afterwards."""
+    eight = unet.config.in_channels == CONDITION_CHANNELS
+    pipeline = (StableDiffusionInstructPix2PixPipeline if eight else StableDiffusionPipeline)(
+        vae=vae.half(),
+        text_encoder=text_encoder.half(),
+        tokenizer=tokenizer,
+        unet=unet.half(),
+        scheduler=DPMSolverMultistepScheduler.from_config(noise_scheduler.config, timestep_spacing="trailing", steps_offset=1),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(out)

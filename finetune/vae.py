@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from pixeltraj.camera import FRAME_SIZE
 from pixeltraj.checkpoint import Checkpoint
+from pixeltraj.finetune.loss import learning_rate
 from pixeltraj.grid import MARGIN, TILE, to_tiles
 from pixeltraj.store import Store
 
@@ -37,7 +38,7 @@ class VAEConfig:
 def make_vae(config: VAEConfig) -> AutoencoderKL:
     torch.manual_seed(config.seed)
     levels = len(config.channels)
-    return AutoencoderKL(
+    vae = AutoencoderKL(
         block_out_channels=config.channels,
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
@@ -48,6 +49,10 @@ def make_vae(config: VAEConfig) -> AutoencoderKL:
         sample_size=TILE,
         scaling_factor=1.0,
     )
+    with torch.no_grad():  # begin with almost no noise on the latents: reconstruction comes first
+        vae.quant_conv.weight[4:] = 0.0
+        vae.quant_conv.bias[4:] = -6.0
+    return vae
 
 
 class Frames:
@@ -56,9 +61,7 @@ class Frames:
     def __init__(self, stores: list[Store]) -> None:
         parts, weights = [], []
         for store in stores:
-            keep = np.concatenate(
-                [np.arange(store.offsets[e], store.offsets[e + 1]) for e in store.split()[0]]
-            )
+            keep = np.concatenate([np.arange(store.offsets[e], store.offsets[e + 1]) for e in store.split()[0]])
             frames = store.read("frames", 0, store.frame_count)
             parts.append(frames[keep])
             weights.append(pixel_weight(store, frames)[keep])
@@ -98,7 +101,7 @@ def train_vae(config: VAEConfig, stores: list[Store], out: Path) -> AutoencoderK
     bar = tqdm(range(step, config.steps), desc="vae", initial=step, total=config.steps, unit="step")
     for step in bar:
         for group in optimizer.param_groups:
-            group["lr"] = config.lr * schedule(step, config.steps)
+            group["lr"] = learning_rate(config.lr, step, config.steps)
         loss = vae_loss(vae, *frames.batch(np.random.default_rng([config.seed, step]), config.batch), step)
         optimizer.zero_grad()
         loss.backward()
@@ -136,11 +139,6 @@ def whiten(vae: AutoencoderKL, frames: Frames) -> None:
     vae.quant_conv.bias[half:] -= 2 * std.log()
     vae.post_quant_conv.bias += vae.post_quant_conv.weight.sum(dim=(1, 2, 3)) * mean
     vae.post_quant_conv.weight *= std
-
-
-def schedule(step: int, steps: int, warmup: int = 100) -> float:
-    """Warm-up, then a cosine to zero: the factor on the learning rate."""
-    return min(1.0, (step + 1) / warmup) * 0.5 * (1 + np.cos(np.pi * step / steps))
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ class Base:
     """VAE, U-Net, text encoder, tokenizer and noise schedule of one checkpoint, frozen.
 
     `identity` is a hash of all weights, `vae_identity` one of the VAE's: what was made with other weights does
-    not fit.
+    not fit. `widened`: the U-Net had 4 input channels and got 4 more.
     """
 
     def __init__(
@@ -37,7 +37,9 @@ class Base:
         noise_scheduler: DDPMScheduler,
         identity: str,
         vae_identity: str,
+        widened: bool = False,
     ) -> None:
+        self.widened = widened
         self.path, self.identity, self.vae_identity = path, identity, vae_identity
         self.vae = vae.eval().requires_grad_(False)
         self.unet = unet.eval().requires_grad_(False)
@@ -60,10 +62,9 @@ class Base:
             noise_scheduler = DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
         except (OSError, ValueError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise PixeltrajError(
-                f"{folder} cannot be loaded as a Stable Diffusion checkpoint: {reason}"
-            ) from error
-        if unet.config.in_channels == CONDITION_CHANNELS // 2:
+            raise PixeltrajError(f"{folder} cannot be loaded as a Stable Diffusion checkpoint: {reason}") from error
+        widened = unet.config.in_channels == CONDITION_CHANNELS // 2
+        if widened:
             widen(unet)
         if unet.config.in_channels != CONDITION_CHANNELS:
             raise PixeltrajError(
@@ -72,15 +73,14 @@ class Base:
             )
         parts = (vae.float(), unet.float(), text_encoder.float(), tokenizer, noise_scheduler)
         identity = file_hash(*sorted(folder.rglob("*.safetensors")))
-        return cls(str(folder), *parts, identity, file_hash(*sorted((folder / "vae").rglob("*.safetensors"))))
+        vae_identity = file_hash(*sorted((folder / "vae").rglob("*.safetensors")))
+        return cls(str(folder), *parts, identity, vae_identity, widened)
 
     @torch.no_grad()
     def encode(self, frames: np.ndarray, batch: int = 64) -> Tensor:
         """(B, 84, 84, 3) uint8 -> (B, 4, 12, 12) float32 latents of the padded tiles, scaled to the U-Net."""
         tiles = to_tiles(frames)
-        latents = [
-            self.vae.encode(part.to(self.vae.device)).latent_dist.mode() for part in tiles.split(batch)
-        ]
+        latents = [self.vae.encode(part.to(self.vae.device)).latent_dist.mode() for part in tiles.split(batch)]
         return torch.cat(latents) * self.vae.config.scaling_factor
 
     @torch.no_grad()
@@ -94,9 +94,7 @@ class Base:
         length = self.tokenizer.model_max_length
         for prompt in prompts:
             if (count := len(self.tokenizer(prompt).input_ids)) > length:
-                raise PixeltrajError(
-                    f"the prompt {prompt!r} has {count} tokens, the text encoder takes {length}"
-                )
+                raise PixeltrajError(f"the prompt {prompt!r} has {count} tokens, the text encoder takes {length}")
         tokens = self.tokenizer(prompts, padding="max_length", max_length=length, return_tensors="pt")
         return self.text_encoder(tokens.input_ids.to(self.text_encoder.device))[0]
 
@@ -114,9 +112,7 @@ def resolve(path: str | None) -> Path:
             wanted = [f"{part}/*" for part in PARTS]
             folder = Path(snapshot_download(path, allow_patterns=["model_index.json", *wanted]))
         except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-            raise PixeltrajError(
-                f"the hub has no base {path!r} that can be reached from here ({error})"
-            ) from error
+            raise PixeltrajError(f"the hub has no base {path!r} that can be reached from here ({error})") from error
     index = folder / "model_index.json"
     missing = [part for part in PARTS if not (folder / part).is_dir()]
     if not index.is_file() or missing:

@@ -15,6 +15,8 @@ from pixeltraj.grid import Grid
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 """What diffusers writes and reads."""
+CONV_IN_FILE = "conv_in.safetensors"
+"""The first convolution of a widened base; without it the condition would be ignored in silence."""
 CONFIG_FILE = "pixeltraj.json"
 """Beside it: base, k, task, how it was made."""
 
@@ -46,7 +48,8 @@ class Generator:
         if config["k"] != k:
             raise PixeltrajError(f"the LoRA in {lora} was trained for k={config['k']}, not k={k}")
         load_lora(base, lora)
-        return cls(base, k, f"{base.identity}+{file_hash(lora / LORA_FILE)}", config)
+        files = [path for name in (LORA_FILE, CONV_IN_FILE) if (path := lora / name).is_file()]
+        return cls(base, k, f"{base.identity}+{file_hash(*files)}", config)
 
     @property
     def unet(self) -> torch.nn.Module:
@@ -70,9 +73,7 @@ class Generator:
 
         DPM-Solver++, second order. The same generator state gives the same bytes on one machine.
         """
-        scheduler = DPMSolverMultistepScheduler.from_config(
-            self._scheduler_config, timestep_spacing="trailing"
-        )
+        scheduler = DPMSolverMultistepScheduler.from_config(self._scheduler_config, timestep_spacing="trailing")
         scheduler.set_timesteps(num_inference_steps)
         embedding = self.base.embed(prompts)
         noise = torch.randn(self.grid.repeat(first).shape, generator=generator)
@@ -103,4 +104,8 @@ def load_lora(base: Base, folder: Path) -> None:
         raise PixeltrajError(
             f"the LoRA in {folder} has {len(wanted)} tensors, {len(added)} found a place in the base {base.path}"
         )
+    if base.widened:
+        if not (folder / CONV_IN_FILE).is_file():
+            raise PixeltrajError(f"{folder} lacks {CONV_IN_FILE}, without which {base.path} ignores the first frame")
+        base.unet.conv_in.load_state_dict(load_file(folder / CONV_IN_FILE))
     base.unet.requires_grad_(False)

@@ -120,9 +120,7 @@ class ReplayBuffer:
         state, next_state (S,); action (A,); snapshot (Q,) the full simulator state at `next_state`, wanted
         where imagination has to draw it. Raises PixeltrajError where imagination gives something unusable.
         """
-        self.own.append(
-            state[None], action[None], np.array([reward]), next_state[None], np.array([terminated])
-        )
+        self.own.append(state[None], action[None], np.array([reward]), next_state[None], np.array([terminated]))
         if self.imagine is None:
             return
         self._due += self.config.probability

@@ -99,3 +99,9 @@ class Simulator(gym.Env[np.ndarray, np.ndarray]):
         buffer = np.empty(mujoco.mj_stateSize(self.model, spec))
         mujoco.mj_getState(self.model, self.data, buffer, spec)
         return buffer
+
+    def _restore_integration(self, state: np.ndarray) -> None:
+        mujoco.mj_setState(self.model, self.data, state, mujoco.mjtState.mjSTATE_INTEGRATION)
+        mujoco.mj_forward(self.model, self.data)
+        # That moved the solver's warm start, which the next step begins from: put it back.
+        mujoco.mj_setState(self.model, self.data, state, mujoco.mjtState.mjSTATE_INTEGRATION)

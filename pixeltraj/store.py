@@ -12,6 +12,7 @@ The attributes are the commit: rows past what `episodes` and `rendered` count we
 and are overwritten by the next one.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,8 @@ class Store:
         """A new, empty store. Raises PixeltrajError where something stands at `path` already."""
         if path.exists():
             raise PixeltrajError(f"{path} exists already; give another --out or remove it")
-        group = zarr.open_group(path, mode="w-", zarr_format=3)
+        beside = path.with_name(f".{path.name}.{os.getpid()}.partial")  # a store is there whole or not at all
+        group = zarr.open_group(beside, mode="w", zarr_format=3)
         columns: dict[str, tuple[tuple[int, ...], str]] = {
             "states": ((task.state_size,), "float32"),
             "keypoints": ((len(task.keypoints), 3), "float32"),
@@ -81,7 +83,8 @@ class Store:
                 "renderer": None,
             }
         )
-        return cls(path, group)
+        beside.rename(path)
+        return cls(path, zarr.open_group(path, mode="r+"))
 
     @classmethod
     def open(cls, path: Path, task: Task | None = None) -> "Store":
@@ -91,7 +94,10 @@ class Store:
             raise PixeltrajError(
                 f"{path} is not a store; make one with `pixeltraj collect TASK --out {path}`"
             )
-        group = zarr.open_group(path, mode="r+")
+        try:
+            group = zarr.open_group(path, mode="r+")
+        except (ValueError, KeyError, TypeError) as error:  # zarr.json is not the JSON of a group
+            raise PixeltrajError(f"{path}/zarr.json is damaged ({error}); make the store again") from error
         schema = group.attrs.get("schema")
         if schema != SCHEMA:
             raise PixeltrajError(
@@ -214,12 +220,16 @@ class Store:
         self._write("frames", start, frames)
         self._group.attrs.update({"rendered": start + len(frames)})
 
-    def require_frames(self) -> None:
-        """Raise PixeltrajError unless there are episodes and all of their frames are drawn."""
+    def require_episodes(self) -> None:
+        """Raise PixeltrajError where there are none."""
         if not len(self):
             raise PixeltrajError(
                 f"{self.path} is empty; fill it with `pixeltraj collect {self.task.name} --out {self.path}`"
             )
+
+    def require_frames(self) -> None:
+        """Raise PixeltrajError unless there are episodes and all of their frames are drawn."""
+        self.require_episodes()
         if self.rendered < self.frame_count:
             raise PixeltrajError(
                 f"{self.path} has frames for {self.rendered} of {self.frame_count} states; run `pixeltraj render {self.path}`"

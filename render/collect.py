@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pixeltraj.render.policies import Policy, make_policy
+import tyro
 from tqdm import tqdm
 
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.files import provenance
+from pixeltraj.render.policies import Policy, make_policy
 from pixeltraj.simulator import Simulator
 from pixeltraj.store import Store
 from pixeltraj.tasks import get_task
@@ -20,7 +21,7 @@ COMMIT_EVERY = 5
 
 @dataclass(frozen=True)
 class CollectConfig:
-    task: str
+    task: tyro.conf.Positional[str]
     """Name of the task."""
     out: Path
     """The store: a new one, or one that an interrupted run of the same command left."""

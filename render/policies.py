@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -76,24 +77,27 @@ class SB3Actor:
                     io.BytesIO(archive.read("policy.pth")), weights_only=True, map_location="cpu"
                 )
                 described = json.loads(archive.read("data"))
-        except (FileNotFoundError, zipfile.BadZipFile, KeyError) as error:
-            raise PixeltrajError(f"{path} is not a stable-baselines3 checkpoint ({error})") from error
+        except Exception as error:  # a file that is something else fails in a dozen ways
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise PixeltrajError(f"{path} is not a stable-baselines3 checkpoint ({reason})") from error
         on_policy = "mlp_extractor.policy_net.0.weight" in weights
         body, head = (
             ("mlp_extractor.policy_net.", "action_net.") if on_policy else ("actor.latent_pi.", "actor.mu.")
         )
         if not on_policy and f"{head}weight" not in weights:  # TD3 keeps one sequence
             body, head = "actor.mu.", ""
-        described_activation = str(described.get("policy_kwargs", ""))
-        tanh = on_policy and "ReLU" not in described_activation
+        named = re.search(r"modules\.activation\.(\w+)", str(described.get("policy_kwargs")))
+        activation = getattr(nn, named[1] if named else "Tanh" if on_policy else "ReLU")
         indices = sorted({int(key[len(body) :].split(".")[0]) for key in weights if key.startswith(body)})
         names = [f"{body}{i}." for i in indices] + ([head] if head else [])
+        if not names or any(f"{name}weight" not in weights for name in names):
+            raise PixeltrajError(f"{path} is not the MLP policy of a PPO, SAC, TD3 or TQC; only those can be read")
         layers: list[nn.Module] = []
         for name in names:
             weight, bias = weights[f"{name}weight"], weights[f"{name}bias"]
             linear = nn.Linear(weight.shape[1], weight.shape[0])
             linear.load_state_dict({"weight": weight, "bias": bias})
-            layers += [linear, nn.Tanh() if tanh else nn.ReLU()]
+            layers += [linear, activation()]
         normalisation = path.with_name(f"{path.stem}_norm.npz")
         mean = std = None
         clip = np.inf

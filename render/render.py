@@ -3,15 +3,16 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from pixeltraj.render.renderer import Renderer
+import tyro
 from tqdm import tqdm
 
+from pixeltraj.render.renderer import Renderer
 from pixeltraj.store import CHUNK, Store
 
 
 @dataclass(frozen=True)
 class RenderConfig:
-    store: Path
+    store: tyro.conf.Positional[Path]
     """The store whose frames are to be drawn."""
     samples: int = 4
     """Multisampling of edges; 0 is twice as fast and coarser."""
@@ -20,6 +21,7 @@ class RenderConfig:
 def render(config: RenderConfig) -> Store:
     """Draw the frames that are missing, chunk by chunk; an interrupted run is taken up where it stopped."""
     store = Store.open(config.store)
+    store.require_episodes()
     simulator = store.task.make()
     with Renderer(simulator, samples=config.samples) as renderer:
         store.begin_rendering(renderer.settings)

@@ -1,8 +1,8 @@
 """RLPD (Ball et al. 2023) at a small update ratio: SAC with LayerNorm critics that learns from prior data.
 
 Every batch is half offline data, half replay. Two additions: the target value is clamped to the range that
-returns can have (sparse rewards: [0, 1]), and a cloning term draws the policy to offline and imagined actions,
-which is where imagination helps most in short runs.
+returns can have (sparse rewards: [0, 1]), and a cloning term draws the policy to offline and to imagined
+actions, which is where imagination helps most in short runs.
 
 Shapes: B batch, S state, A action, H hidden, N critics.
 """
@@ -43,8 +43,6 @@ class RLPDConfig:
     """Whether the target value counts entropy, as in plain SAC."""
     bc_weight: float = 1.0
     """Weight of the cloning term; 0 leaves it out."""
-    value_range: tuple[float, float] | None = (0.0, 1.0)
-    """Target values are clamped to it: (0, 1) where the reward is sparse, None where returns have no bound."""
 
 
 class RLPD(nn.Module):
@@ -54,10 +52,19 @@ class RLPD(nn.Module):
     deviation: Tensor
     log_temperature: Tensor
 
-    def __init__(self, config: RLPDConfig, offline: Batch, generator: torch.Generator) -> None:
-        """Sizes and normalisation come from the offline data; the generator gives all randomness."""
+    def __init__(
+        self,
+        config: RLPDConfig,
+        offline: Batch,
+        generator: torch.Generator,
+        value_range: tuple[float, float] | None = None,
+    ) -> None:
+        """Sizes and normalisation come from the offline data; the generator gives all randomness.
+
+        value_range: target values are clamped to it; (0, 1) where the reward is sparse, None for no bound.
+        """
         super().__init__()
-        self.config, self.generator = config, generator
+        self.config, self.generator, self.value_range = config, generator, value_range
         states, size = offline.states.shape[-1], offline.actions.shape[-1]
         self.actor = Actor(states, size, config.hidden, generator)
         self.critics = Critics(config.critics, states + size, config.hidden, generator)
@@ -85,7 +92,7 @@ class RLPD(nn.Module):
         return mean.tanh().numpy()
 
     def update(self, offline: Batch, replay: Batch | None) -> dict[str, Tensor]:
-        """One step of critics, policy and temperature on both batches together. Returns the losses, scalars."""
+        """One step of critics, policy and temperature on both batches together. -> losses, scalars."""
         config = self.config
         batches = [offline] if replay is None else [offline, replay]
         states, actions, rewards, next_states, terminations = (
@@ -133,7 +140,7 @@ class RLPD(nn.Module):
         if self.config.entropy_in_backup:
             values = values - self.log_temperature.exp() * log_probability
         targets = rewards + self.config.discount * values * ~terminations
-        return targets if self.config.value_range is None else targets.clamp(*self.config.value_range)
+        return targets if self.value_range is None else targets.clamp(*self.value_range)
 
     def _sample(self, mean: Tensor, log_std: Tensor) -> tuple[Tensor, Tensor]:
         """-> actions (B, A) in (-1, 1), and the logarithm (B,) of their density."""

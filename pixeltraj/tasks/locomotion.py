@@ -91,8 +91,7 @@ class LocomotionSimulator(Simulator):
         return self._integration_state()
 
     def restore(self, snapshot: np.ndarray) -> None:
-        mujoco.mj_setState(self.model, self.data, snapshot, mujoco.mjtState.mjSTATE_INTEGRATION)
-        mujoco.mj_forward(self.model, self.data)
+        self._restore_integration(snapshot)
 
     def set_state(self, state: np.ndarray, near: np.ndarray) -> None:
         """Exact but for the root's x, which the observation lacks and `near` gives."""

@@ -1,0 +1,211 @@
+"""Decoder: latents of a grid -> trajectory (ATraDiff, section 4.1).
+
+Shapes: B batch, K frames, N keypoints, S state, A action, L = 12 latents a tile, R = K / 5 rows of tiles.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pixeltraj.decode.features import grid_features
+from pixeltraj.decode.heads import Heads, HeadsConfig
+from pixeltraj.errors import PixeltrajError
+from pixeltraj.files import file_hash, read_json, write_json, write_whole
+from pixeltraj.generator import Generator
+from pixeltraj.task import Task
+from pixeltraj.tasks import get_task
+from pixeltraj.trajectory import Trajectory
+
+SCHEMA = 1
+WEIGHTS, CONFIG = "decoder.safetensors", "config.json"
+BATCH = 32
+FARTHEST = 0.1
+"""Metres. A frame 0 that disagrees with the known state by more was not understood: the frames after it learn
+nothing from its correction."""
+
+
+@dataclass
+class Reading:
+    """What was read from whole grids, before trajectories are cut at their end."""
+
+    states: np.ndarray
+    """(B, K, S) float32; row 0 is the known state"""
+    keypoints: np.ndarray
+    """(B, K, N, 3) float32, metres from the camera's anchor"""
+    actions: np.ndarray
+    """(B, K-1, A) float32"""
+    rewards: np.ndarray
+    """(B, K-1) float32"""
+    terminations: np.ndarray
+    """(B, K-1) bool"""
+
+
+class Decoder:
+    """Reads the grids of one generator for one task."""
+
+    def __init__(self, task: Task, generator: Generator, heads: Heads, about: dict[str, Any] | None = None) -> None:
+        self.task, self.generator, self.k = task, generator, generator.k
+        self.heads = heads.eval().requires_grad_(False)
+        self.about = about or {}
+        """`metrics` and `provenance`."""
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, first: Tensor, prompts: list[str], starts: np.ndarray) -> list[Trajectory]:
+        """latents (B, 4, 12 R, 60), first (B, 4, 12, 12), B prompts, starts (B, S) -> B trajectories.
+
+        Each begins exactly at its start and ends with the first transition read as a termination.
+        Raises PixeltrajError where the latents or starts hold NaN.
+        """
+        if not (torch.isfinite(latents).all() and torch.isfinite(first).all() and np.isfinite(starts).all()):
+            raise PixeltrajError(
+                "the grids to decode hold NaN: the generator diverged; fine-tune again with a lower --lr"
+            )
+        trajectories: list[Trajectory] = []
+        for i in range(0, len(latents), BATCH):
+            part = slice(i, i + BATCH)
+            features = grid_features(self.generator, latents[part], first[part], prompts[part])
+            reading = self.read(features, starts[part])
+            trajectories += [self._cut(reading, row) for row in range(len(features))]
+        return trajectories
+
+    @torch.no_grad()
+    def read(self, features: Tensor, starts: np.ndarray) -> Reading:
+        """features (B, K, C, L, L), starts (B, S) -> everything that can be read, uncut."""
+        pixels, pooled = self.heads.locate(features)
+        keypoints = self.task.camera.unproject(pixels.cpu().numpy())
+        shift = pin(self.task, keypoints[:, :1], starts)  # (B, 1, N, 3)
+        keypoints = carried(keypoints, shift, self.heads.carry.cpu().numpy())
+        states = torch.from_numpy(known_states(self.task, keypoints, starts)).to(pooled)
+        states = self.heads.fill(states, pooled)
+        actions, outcome = self.heads.act(states, pooled)
+        if self.heads.config.sparse:
+            over = outcome[..., 0] > self.heads.threshold
+            rewards = over.float()
+        else:
+            over = outcome[..., 1] > self.heads.threshold
+            rewards = self.heads.reward_mean + self.heads.reward_std * outcome[..., 0]
+        states_out = states.cpu().numpy()
+        states_out[:, 0] = starts
+        return Reading(
+            states=states_out,
+            keypoints=keypoints.astype(np.float32),
+            actions=actions.cpu().numpy(),
+            rewards=rewards.cpu().numpy(),
+            terminations=over.cpu().numpy(),
+        )
+
+    def _cut(self, reading: Reading, row: int) -> Trajectory:
+        over = reading.terminations[row]
+        steps = int(over.argmax()) + 1 if over.any() else len(over)
+        trajectory = Trajectory(
+            states=reading.states[row, : steps + 1],
+            actions=reading.actions[row, :steps],
+            rewards=reading.rewards[row, :steps],
+            terminations=over[:steps],
+            truncations=np.zeros(steps, dtype=bool),
+            keypoints=reading.keypoints[row, : steps + 1],
+        )
+        trajectory.check(self.task)
+        return trajectory
+
+    def save(self, folder: Path) -> None:
+        """decoder.safetensors, then config.json, which makes it count."""
+        tensors = {name: value.contiguous() for name, value in self.heads.state_dict().items()}
+        write_whole(folder / WEIGHTS, lambda beside: save_file(tensors, beside))
+        config = {
+            "schema": SCHEMA,
+            "fingerprint": self.task.fingerprint(),
+            "base": self.generator.base.identity,
+            "generator": self.generator.identity,
+            "k": self.k,
+            "heads": asdict(self.heads.config),
+            "weights": file_hash(folder / WEIGHTS),
+            **self.about,
+        }
+        write_json(folder / CONFIG, config)
+
+    @classmethod
+    def load(cls, folder: Path, generator: Generator, task: Task | None = None) -> "Decoder":
+        """What `save` wrote. Raises PixeltrajError where it was trained with another base, LoRA or k, for
+        another task or camera than now, or is damaged.
+        """
+        config = read_json(folder / CONFIG, "decoder")
+        again = "train it again with `pixeltraj decode train STORE`"
+        if config.get("schema") != SCHEMA:
+            raise PixeltrajError(f"{folder} has schema {config.get('schema')}, this pixeltraj reads {SCHEMA}; {again}")
+        if task is not None and task.name != config["fingerprint"]["task"]:
+            raise PixeltrajError(f"the decoder in {folder} reads {config['fingerprint']['task']}, not {task.name}")
+        task = task or get_task(config["fingerprint"]["task"])
+        now = json.loads(json.dumps(task.fingerprint()))  # tuples as lists, as JSON gives them back
+        if different := [key for key in now if config["fingerprint"].get(key) != now[key]]:
+            raise PixeltrajError(
+                f"the decoder in {folder} was trained with another {' and '.join(different)} of {task.name}; {again}"
+            )
+        if config["k"] != generator.k:
+            raise PixeltrajError(f"the decoder in {folder} reads grids of k={config['k']}, not k={generator.k}")
+        if config["generator"] != generator.identity:
+            part = "LoRA" if config["base"] == generator.base.identity else "base"
+            raise PixeltrajError(
+                f"the decoder in {folder} was trained on another {part} ({config['generator']}, this is "
+                f"{generator.identity}); give that one or {again}"
+            )
+        heads = Heads(HeadsConfig(**{**config["heads"], "hidden": tuple(config["heads"]["hidden"])}))
+        try:
+            if file_hash(folder / WEIGHTS) != config["weights"]:
+                raise PixeltrajError(f"{folder / WEIGHTS} is not the file that {CONFIG} describes; {again}")
+            heads.load_state_dict(load_file(folder / WEIGHTS))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise PixeltrajError(f"{folder / WEIGHTS} cannot be read ({error}); {again}") from error
+        about = {key: config[key] for key in ("metrics", "provenance") if key in config}
+        return cls(task, generator, heads, about)
+
+
+def known_states(task: Task, keypoints: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """keypoints (B, K, N, 3), starts (B, S) -> (B, K, S) float32: geometry, the start itself and what never
+    changes; hidden dimensions of frames 1.. are zero."""
+    states = np.nan_to_num(task.state_from_keypoints(keypoints, starts)).astype(np.float32)
+    static = task.indices(task.static)
+    states[:, :, static] = starts[:, None, static]
+    states[:, 0] = starts
+    return states
+
+
+def carried(keypoints: np.ndarray, shift: np.ndarray, carry: np.ndarray) -> np.ndarray:
+    """keypoints (B, K, N, 3), the correction of frame 0 (B, 1, N, 3), the share of it that each frame takes over
+    (K, N, 3) -> corrected keypoints (B, K, N, 3); frame 0 takes all of it."""
+    near = np.abs(shift).max(axis=(1, 2, 3), keepdims=True) < FARTHEST
+    corrected = keypoints + np.where(near, carry * shift, 0.0)
+    corrected[:, :1] = keypoints[:, :1] + shift
+    return corrected
+
+
+def pin(task: Task, keypoints: np.ndarray, starts: np.ndarray, iterations: int = 3) -> np.ndarray:
+    """The least shift of frame 0's keypoints that makes them say the known state.
+
+    keypoints (B, 1, N, 3) metres, starts (B, S) -> (B, 1, N, 3): damped Gauss-Newton, the smallest step of
+    all that agree; zero where none is finite.
+    """
+    step, damping = 1e-4, 1e-6
+    moved = keypoints.astype(np.float64).copy()
+    size = moved.shape[-2] * 3
+    for _ in range(iterations):
+        said = task.state_from_keypoints(moved, starts)[:, 0]  # (B, S)
+        told = np.isfinite(said).all(axis=0)
+        columns = []
+        for i in range(size):
+            nudged = moved.reshape(len(moved), 1, size).copy()
+            nudged[..., i] += step
+            columns.append((task.state_from_keypoints(nudged.reshape(moved.shape), starts)[:, 0] - said) / step)
+        jacobian = np.stack(columns, axis=-1)[:, told]  # (B, s, 3 N)
+        square = jacobian @ jacobian.swapaxes(1, 2) + damping * np.eye(jacobian.shape[1])
+        missing = (starts - said)[:, told, None]
+        moved = moved + (jacobian.swapaxes(1, 2) @ np.linalg.solve(square, missing)).reshape(moved.shape)
+    shift = moved - keypoints
+    return np.where(np.isfinite(shift).all(axis=(1, 2, 3), keepdims=True), shift, 0.0)

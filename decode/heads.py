@@ -1,0 +1,191 @@
+"""Heads: features -> keypoints in pixels and depth; states and features -> hidden state, actions, outcomes.
+
+Shapes: B batch, K frames, N keypoints, C channels, L = 12 latents a tile, S state, A action.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pixeltraj.camera import FRAME_SIZE
+from pixeltraj.grid import LATENT, MARGIN, TILE
+
+CELLS = 2 * LATENT
+"""Heat maps are 24x24: a cell is 4 pixels wide."""
+RESIDUAL = 3.0
+"""Pixels by which the trained residual may move a soft-argmax."""
+CONTEXT = (-2, -1, 0, 1, 2, 3)
+"""Frames, counted from a transition's own, that its heads see; the arm lags behind its command."""
+CLIP = 5.0
+"""Normalised states are clipped here, so that a misread frame cannot drive a head far out."""
+
+
+@dataclass(frozen=True)
+class HeadsConfig:
+    k: int
+    """Frames in a grid."""
+    channels: int
+    """Of the features."""
+    keypoints: int
+    """Points to locate."""
+    state: int
+    """Size of the state."""
+    hidden: tuple[int, ...]
+    """Indices of the state that keypoints do not tell."""
+    actions: int
+    """Size of the action."""
+    sparse: bool
+    """Whether the reward is 1 on success, which ends the episode; else it is a number."""
+    width: int = 64
+    """Channels of the keypoint head."""
+    mlp: int = 256
+    """Hidden units of the other heads."""
+
+
+class KeypointHead(nn.Module):
+    """Features of a tile -> one heat map and one depth map a keypoint -> soft-argmax and depth under it."""
+
+    def __init__(self, config: HeadsConfig) -> None:
+        super().__init__()
+        width, points = config.width, config.keypoints
+        self.points = points
+        self.register_buffer("mean", torch.zeros(config.channels))
+        self.register_buffer("std", torch.ones(config.channels))
+        self.register_buffer("depth_mean", torch.ones(points))
+        self.register_buffer("depth_std", torch.ones(points))
+        self.stem = nn.Sequential(
+            nn.Conv2d(config.channels + 2, width, 1),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.GroupNorm(8, width),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.GroupNorm(8, width),
+            nn.SiLU(),
+        )
+        self.fine = nn.Sequential(nn.Conv2d(width, width // 2, 3, padding=1), nn.SiLU())
+        self.maps = nn.Conv2d(width // 2, 4 * points, 1)  # heat, depth, residual column and row
+        centre = (torch.arange(CELLS) + 0.5) * TILE / CELLS - MARGIN
+        self.register_buffer("column", centre.expand(CELLS, CELLS).flatten(), persistent=False)
+        self.register_buffer("row", centre[:, None].expand(CELLS, CELLS).flatten(), persistent=False)
+        place = torch.linspace(-1, 1, LATENT)
+        grid = torch.stack([place.expand(LATENT, LATENT), place[:, None].expand(LATENT, LATENT)])
+        self.register_buffer("place", grid, persistent=False)
+
+    def normalise(self, features: Tensor) -> Tensor:
+        """(B, C, L, L): each channel with mean 0 and deviation 1 over the training frames."""
+        return (features.float() - self.mean[:, None, None]) / self.std[:, None, None]
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, L, L) -> pixels (B, N, 3): column, row in pixels and depth in metres; heat (B, N, 24 24) logits."""
+        tiles = self.normalise(features)
+        tiles = torch.cat([tiles, self.place.expand(len(tiles), -1, -1, -1)], dim=1)
+        stem = functional.interpolate(self.stem(tiles), scale_factor=2, mode="bilinear", align_corners=False)
+        maps = self.maps(self.fine(stem)).reshape(len(tiles), 4, self.points, CELLS * CELLS)
+        heat = maps[:, 0]
+        weight = heat.softmax(dim=-1)
+        depth, right, down = (weight[:, None] * maps[:, 1:]).sum(dim=-1).unbind(dim=1)
+        column = (weight * self.column).sum(dim=-1) + RESIDUAL * torch.tanh(right)
+        row = (weight * self.row).sum(dim=-1) + RESIDUAL * torch.tanh(down)
+        return torch.stack([column, row, self.depth_mean + self.depth_std * depth], dim=-1), heat
+
+
+def keypoint_loss(pixels: Tensor, heat: Tensor, target: Tensor, focal: float) -> Tensor:
+    """Huber error in centimetres across and along the view, and cross-entropy of the heat maps with a
+    Gaussian of one cell around the truth. target (B, N, 3) column, row, depth.
+    """
+    depth = target[..., 2:]
+    across = (pixels[..., :2] - target[..., :2]) * depth / focal
+    error = 100 * torch.cat([across, pixels[..., 2:] - depth], dim=-1)
+    cell = (target[..., :2].clamp(0, FRAME_SIZE) + MARGIN) * CELLS / TILE - 0.5
+    index = torch.arange(CELLS)
+    near_column = torch.exp(-0.5 * (index - cell[..., :1]) ** 2)  # (B, N, 24)
+    near_row = torch.exp(-0.5 * (index - cell[..., 1:2]) ** 2)
+    near = (near_row[..., :, None] * near_column[..., None, :]).flatten(-2)
+    near = near / near.sum(dim=-1, keepdim=True)
+    entropy = -(near * heat.log_softmax(dim=-1)).sum(dim=-1).mean()
+    return functional.huber_loss(error, torch.zeros_like(error), delta=1.0) + 0.02 * entropy
+
+
+class TransitionHead(nn.Module):
+    """An MLP for one transition of a window, the same for each of them: it sees the frames around it."""
+
+    def __init__(self, config: HeadsConfig, outputs: int) -> None:
+        super().__init__()
+        seen = 16
+        self.look = nn.Linear(config.channels, seen)
+        # of each frame in context: its state, the change to the next, its features, whether it is in the window
+        inputs = len(CONTEXT) * (2 * config.state + seen + 1)
+        self.mlp = nn.Sequential(nn.Linear(inputs, config.mlp), nn.SiLU(), nn.Linear(config.mlp, config.mlp), nn.SiLU())
+        self.out = nn.Linear(config.mlp, outputs)
+        place = torch.arange(config.k - 1)[:, None] + torch.tensor(CONTEXT)
+        self.register_buffer("inside", ((place >= 0) & (place < config.k)).float(), persistent=False)
+        self.register_buffer("place", place.clamp(0, config.k - 1), persistent=False)
+
+    def forward(self, states: Tensor, changes: Tensor, pooled: Tensor) -> Tensor:
+        """states, changes (B, K, S) normalised, pooled (B, K, C) -> (B, K-1, outputs)."""
+        frames = torch.cat([states, changes, functional.silu(self.look(pooled))], dim=-1)
+        context = frames[:, self.place] * self.inside[..., None]  # (B, K-1, context, ...)
+        inside = self.inside[None, ..., None].expand(len(states), -1, -1, -1)
+        return self.out(self.mlp(torch.cat([context, inside], dim=-1).flatten(-2)))
+
+
+class Heads(nn.Module):
+    """All trained parts of a decoder, with the statistics that normalise their inputs."""
+
+    def __init__(self, config: HeadsConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.keypoint = KeypointHead(config)
+        self.action = TransitionHead(config, config.actions)
+        self.outcome = TransitionHead(config, 1 if config.sparse else 2)
+        self.hidden = TransitionHead(config, len(config.hidden)) if config.hidden else None
+        for name in ("state_mean", "change_mean"):
+            self.register_buffer(name, torch.zeros(config.state))
+        for name in ("state_std", "change_std"):
+            self.register_buffer(name, torch.ones(config.state))
+        self.register_buffer("reward_mean", torch.zeros(()))
+        self.register_buffer("reward_std", torch.ones(()))
+        self.register_buffer("carry", torch.zeros(config.k, config.keypoints, 3))
+        """How much of the correction that frame 0 needs, whose state is known, each other frame needs too."""
+        self.register_buffer("threshold", torch.zeros(()))
+        """Logit above which a transition counts as success (sparse) or as termination (dense)."""
+
+    def locate(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, K, C, L, L) -> pixels (B, K, N, 3): column, row, depth; pooled features (B, K, C)."""
+        tiles = features.flatten(0, 1)
+        pixels, _ = self.keypoint(tiles)
+        pooled = self.keypoint.normalise(tiles).mean(dim=(-2, -1))
+        return pixels.unflatten(0, features.shape[:2]), pooled.unflatten(0, features.shape[:2])
+
+    def normalise(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, K, S) -> the same and its change to the next frame, normalised and clipped."""
+        change = torch.diff(states, dim=1, append=states[:, -1:])
+        scaled = ((states - self.state_mean) / self.state_std).clamp(-CLIP, CLIP)
+        return scaled, ((change - self.change_mean) / self.change_std).clamp(-CLIP, CLIP)
+
+    def fill(self, states: Tensor, pooled: Tensor) -> Tensor:
+        """(B, K, S) with hidden dimensions of frames 1.. unknown -> with the hidden head's reading of them."""
+        if self.hidden is None:
+            return states
+        index = list(self.config.hidden)
+        known = states.clone()
+        known[:, 1:, index] = self.state_mean[index]
+        scaled, change = self.normalise(known)
+        change[..., index] = 0
+        read = self.hidden(scaled, change, pooled)
+        known[:, 1:, index] = self.state_mean[index] + self.state_std[index] * read.clamp(-2 * CLIP, 2 * CLIP)
+        return known
+
+    def act(self, states: Tensor, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, K, S), (B, K, C) -> actions (B, K-1, A) in [-1, 1]; outcomes (B, K-1, 1 or 2), see `OUTCOME`."""
+        scaled, change = self.normalise(states)
+        return torch.tanh(self.action(scaled, change, pooled)), self.outcome(scaled, change, pooled)
+
+
+def deviation(values: np.ndarray, floor: float) -> Tensor:
+    """Per last axis, never below `floor`."""
+    return torch.from_numpy(np.maximum(values.reshape(-1, values.shape[-1]).std(axis=0), floor)).float()

@@ -1,0 +1,311 @@
+"""Training of a decoder on the real frames of a store, and its errors on held-out ones.
+
+Two phases: first the keypoint head on single tiles; then, on the states it gives, all other heads.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor
+from torch.nn import functional
+from tqdm import tqdm
+
+from pixeltraj.base import Base
+from pixeltraj.checkpoint import Checkpoint
+from pixeltraj.decode.decoder import CONFIG, FARTHEST, Decoder, carried, known_states, pin
+from pixeltraj.decode.features import Windows
+from pixeltraj.decode.heads import Heads, HeadsConfig, keypoint_loss
+from pixeltraj.errors import PixeltrajError
+from pixeltraj.files import provenance
+from pixeltraj.generator import Generator
+from pixeltraj.store import Store
+from pixeltraj.task import Task
+
+CHECKPOINT_EVERY = 100
+PRECISION = 0.98
+"""A success that is read must be one: the threshold keeps this precision on the training windows if it can."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    store: Annotated[Path, tyro.conf.Positional]
+    """Rendered store; every fifth episode is held out and measured on."""
+    out: Path
+    """Folder of the decoder: new, or one that an interrupted run of the same command left."""
+    base: str | None = None
+    """Diffusers folder or hub id; the embedded base if not given."""
+    lora: Path | None = None
+    """Folder that finetune wrote: the decoder reads that generator's grids only."""
+    k: int = 5
+    """Frames in a grid: 5, 10, 15, 20 or 25."""
+    steps: int = 1500
+    """Steps of the keypoint head."""
+    head_steps: int = 2000
+    """Steps of the other heads, after it."""
+    batch: int = 32
+    """Tiles a step of the keypoint head; windows a step of the others are twice as many."""
+    lr: float = 2e-3
+    """Peak learning rate; a cosine to zero."""
+    noise: float = 0.1
+    """Deviation of the noise that a second copy of the latents gets, which have deviation 1."""
+    jitter: float = 0.001
+    """Metres of noise on keypoints while the other heads train: held-out ones are read less well."""
+    seed: int = 0
+    """Of weights, noise and batches."""
+
+
+def train(config: TrainConfig) -> Decoder:
+    """Train, or go on training; measure; save. Raises PixeltrajError where the store, the base or the LoRA
+    cannot be used, or where `out` holds a finished decoder."""
+    if (config.out / CONFIG).exists():
+        raise PixeltrajError(f"{config.out} holds a decoder already; give another --out or remove it")
+    store = Store.open(config.store)
+    generator = Generator.load(Base.load(config.base), config.lora, config.k)
+    return train_on(store, generator, config)
+
+
+def train_on(store: Store, generator: Generator, config: TrainConfig) -> Decoder:
+    """`train`, with store and generator at hand."""
+    task = store.task
+    store.require_frames()
+    training, heldout = store.split()
+    checkpoint = Checkpoint(config.out / "train.checkpoint", asdict(config) | {"generator": generator.identity})
+    step, states = checkpoint.load()
+    clean = Windows.read(store, training, generator)
+    noisy = Windows.read(store, training, generator, config.noise, config.seed)
+    heads = make_heads(task, clean, config)
+    total = config.steps + config.head_steps
+    phases = {"keypoints": list(heads.keypoint.parameters())}
+    phases["heads"] = [p for name, p in heads.named_parameters() if not name.startswith("keypoint.")]
+    optimizers = {name: torch.optim.AdamW(p, lr=config.lr, weight_decay=1e-2) for name, p in phases.items()}
+    if states:
+        heads.load_state_dict(states["heads"])
+        for name, optimizer in optimizers.items():
+            optimizer.load_state_dict(states[f"optimizer of {name}"])
+    locate, behave = KeypointPhase(task, [clean, noisy], heads), None
+    bar = tqdm(range(step, total), desc="decoder", initial=step, total=total, unit="step")
+    for step in bar:
+        rng = np.random.default_rng([config.seed, step])
+        first = step < config.steps
+        if not first and behave is None:
+            behave = BehaviourPhase(task, [clean, noisy], heads)
+        progress = step / config.steps if first else (step - config.steps) / config.head_steps
+        optimizer = optimizers["keypoints" if first else "heads"]
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr * min(1, 20 * progress + 0.05) * 0.5 * (1 + np.cos(np.pi * progress))
+        loss = locate.loss(rng, config.batch) if behave is None else behave.loss(rng, 2 * config.batch, config.jitter)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(phases["keypoints" if first else "heads"], 1.0)
+        optimizer.step()
+        if step % 20 == 0:
+            bar.set_postfix(loss=f"{loss.item():.4f}")
+        if (step + 1) % CHECKPOINT_EVERY == 0:
+            kept = {f"optimizer of {name}": optimizer.state_dict() for name, optimizer in optimizers.items()}
+            checkpoint.save(step + 1, heads=heads.state_dict(), **kept)
+    (behave or BehaviourPhase(task, [clean, noisy], heads)).choose_threshold(heads)
+    decoder = Decoder(task, generator, heads)
+    del noisy, locate, behave
+    span = np.ptp(clean.states.reshape(-1, task.state_size), axis=0)
+    decoder.about = {
+        "metrics": measure(decoder, Windows.read(store, heldout, generator), span),
+        "provenance": provenance(
+            config={key: str(value) for key, value in asdict(config).items()},
+            steps=total,
+            store=str(store.path),
+            episodes={"training": len(training), "held out": len(heldout)},
+        ),
+    }
+    decoder.save(config.out)
+    checkpoint.remove()
+    return decoder
+
+
+def make_heads(task: Task, windows: Windows, config: TrainConfig) -> Heads:
+    """Fresh weights, and the statistics of the training windows."""
+    with torch.random.fork_rng(devices=[]):  # torch's layers draw their weights from the global generator
+        torch.manual_seed(config.seed)
+        heads = Heads(
+            HeadsConfig(
+                k=config.k,
+                channels=windows.features.shape[2],
+                keypoints=len(task.keypoints),
+                state=task.state_size,
+                hidden=tuple(task.indices(task.hidden)),
+                actions=task.action_size,
+                sparse=task.reward == "sparse",
+            )
+        )
+    some = windows.features[:: max(1, len(windows) // 200)].float()
+    head = heads.keypoint
+    head.mean.copy_(some.mean(dim=(0, 1, 3, 4)))
+    head.std.copy_(some.std(dim=(0, 1, 3, 4)).clamp(min=1e-3))
+    depth = task.camera.project(windows.keypoints)[..., 2].reshape(-1, len(task.keypoints))
+    head.depth_mean.copy_(torch.from_numpy(depth.mean(axis=0)))
+    head.depth_std.copy_(torch.from_numpy(depth.std(axis=0).clip(min=0.005)))
+    states = windows.states.reshape(-1, task.state_size)
+    change = np.diff(windows.states, axis=1)[windows.real]
+    heads.state_mean.copy_(torch.from_numpy(states.mean(axis=0)))
+    heads.state_std.copy_(torch.from_numpy(states.std(axis=0).clip(min=0.01)))
+    heads.change_mean.copy_(torch.from_numpy(change.mean(axis=0)))
+    heads.change_std.copy_(torch.from_numpy(change.std(axis=0).clip(min=0.002)))
+    if task.reward == "dense":
+        rewards = windows.rewards[windows.real]
+        heads.reward_mean.copy_(torch.tensor(float(rewards.mean())))
+        heads.reward_std.copy_(torch.tensor(float(max(rewards.std(), 1e-3))))
+    return heads
+
+
+class KeypointPhase:
+    """Single tiles and where their keypoints are."""
+
+    def __init__(self, task: Task, copies: list[Windows], heads: Heads) -> None:
+        self.copies, self.head, self.focal = copies, heads.keypoint, task.camera.focal
+        self.target = torch.from_numpy(task.camera.project(copies[0].keypoints)).float()  # (W, K, N, 3)
+
+    def loss(self, rng: np.random.Generator, batch: int) -> Tensor:
+        windows, frames = self.target.shape[:2]
+        copy, window, frame = (rng.integers(n, size=batch) for n in (len(self.copies), windows, frames))
+        tiles = torch.stack([self.copies[c].features[w, f] for c, w, f in zip(copy, window, frame)])
+        pixels, heat = self.head(tiles)
+        return keypoint_loss(pixels, heat, self.target[window, frame], self.focal)
+
+
+class BehaviourPhase:
+    """Windows as the trained keypoint head reads them, and what happened in them."""
+
+    def __init__(self, task: Task, copies: list[Windows], heads: Heads) -> None:
+        self.task, self.heads, self.truth = task, heads, copies[0]
+        self.keypoints, self.pooled = [], []
+        for windows in copies:
+            with torch.no_grad():
+                read = [heads.locate(part) for part in windows.features.split(32)]
+            self.keypoints.append(task.camera.unproject(torch.cat([r[0] for r in read]).numpy()))
+            self.pooled.append(torch.cat([r[1] for r in read]))
+        heads.carry.copy_(self._carry())
+        self.real = torch.from_numpy(self.truth.real)
+        self.actions = torch.from_numpy(self.truth.actions)
+        self.over = torch.from_numpy(self.truth.terminations).float()
+        self.rewards = torch.from_numpy(self.truth.rewards)
+        self.states = torch.from_numpy(self.truth.states)
+        self.weight = self._success_weight()
+
+    def _carry(self) -> Tensor:
+        """(K, N, 3) least-squares slope of the error of a frame's keypoints on the correction of frame 0."""
+        slopes = []
+        for keypoints in self.keypoints:
+            shift = pin(self.task, keypoints[:, :1], self.truth.states[:, 0])
+            shift = np.where(np.abs(shift) < FARTHEST, shift, 0.0)
+            error = self.truth.keypoints - keypoints
+            slopes.append((error * shift).sum(axis=0) / np.maximum((shift**2).sum(axis=0), 1e-9))
+        carry = np.clip(np.mean(slopes, axis=0), 0.0, 1.0)
+        carry[0] = 1.0
+        return torch.from_numpy(carry).float()
+
+    def _success_weight(self) -> float:
+        """Ends are rare: they count more, but not so much that they are seen everywhere."""
+        positives = float(self.over.sum())
+        return min(3.0, float(self.real.sum()) / max(positives, 1.0))
+
+    def corrected(self, copy: int, rows: np.ndarray, jitter: np.ndarray | float = 0.0) -> Tensor:
+        """(B, K, S) known states of some windows."""
+        keypoints, starts = self.keypoints[copy][rows] + jitter, self.truth.states[rows, 0]
+        shift = pin(self.task, keypoints[:, :1], starts)
+        keypoints = carried(keypoints, shift, self.heads.carry.numpy())
+        return torch.from_numpy(known_states(self.task, keypoints, starts))
+
+    def loss(self, rng: np.random.Generator, batch: int, jitter: float) -> Tensor:
+        rows = rng.integers(len(self.states), size=batch)
+        copy = int(rng.integers(len(self.keypoints)))
+        noise = jitter * rng.standard_normal(self.keypoints[copy][rows].shape)
+        states, pooled = self.corrected(copy, rows, noise), self.pooled[copy][rows]
+        heads, index, real = self.heads, list(self.heads.config.hidden), self.real[rows]
+        filled = heads.fill(states, pooled)
+        actions, outcome = heads.act(filled.detach(), pooled)
+        loss = functional.huber_loss(actions[real], self.actions[rows][real], delta=0.5)
+        loss = loss + functional.binary_cross_entropy_with_logits(
+            outcome[..., -1], self.over[rows], pos_weight=torch.tensor(self.weight)
+        )
+        if not heads.config.sparse:
+            target = (self.rewards[rows] - heads.reward_mean) / heads.reward_std
+            loss = loss + functional.huber_loss(outcome[..., 0][real], target[real])
+        if index:
+            error = (filled - self.states[rows])[:, 1:, index] / heads.state_std[index]
+            loss = loss + functional.huber_loss(error[real], torch.zeros_like(error[real]))
+        return loss
+
+    @torch.no_grad()
+    def choose_threshold(self, heads: Heads) -> None:
+        """The lowest logit, not below zero, above which PRECISION of the training transitions are ends."""
+        logits, truth = [], []
+        for copy, pooled in enumerate(self.pooled):
+            for rows in np.array_split(np.arange(len(self.states)), max(1, len(self.states) // 64)):
+                states = heads.fill(self.corrected(copy, rows), pooled[rows])
+                logits.append(heads.act(states, pooled[rows])[1][..., -1].flatten())
+                truth.append(self.over[rows].flatten())
+        order = torch.cat(logits).sort(descending=True)
+        hits = torch.cat(truth)[order.indices].cumsum(0)
+        precise = hits >= PRECISION * torch.arange(1, len(hits) + 1)
+        threshold = order.values[precise].min() if bool(precise.any()) else torch.tensor(float("inf"))
+        heads.threshold.copy_(threshold.clamp(min=0.0))
+
+
+def measure(decoder: Decoder, windows: Windows, span: np.ndarray) -> dict[str, Any]:
+    """Errors on windows that nothing was trained on, over frames 1.. (frame 0 is known) without padding.
+
+    span (S,): range of each dimension over the training frames.
+    """
+    parts = []
+    for rows in np.array_split(np.arange(len(windows)), max(1, len(windows) // 32)):
+        parts.append(decoder.read(windows.features[rows], windows.states[rows, 0]))
+    states, keypoints, actions, rewards, over = (
+        np.concatenate([getattr(part, name) for part in parts])
+        for name in ("states", "keypoints", "actions", "rewards", "terminations")
+    )
+    task, real = decoder.task, windows.real
+    wrong = np.abs(states - windows.states)[:, 1:][real].mean(axis=0)
+    moving = np.abs(windows.states[:, 1:] - windows.states[:, :1])[real].mean(axis=0)
+    missed = np.linalg.norm(keypoints - windows.keypoints, axis=-1)[:, 1:][real]
+    truth = windows.actions[real]
+    spread = np.maximum(((truth - truth.mean(axis=0)) ** 2).mean(axis=0), 1e-9)
+    fit = 1 - ((actions[real] - truth) ** 2).mean(axis=0) / spread
+    metrics: dict[str, Any] = {
+        "windows": len(windows),
+        "state": {
+            d.name: {
+                "unit": d.unit,
+                "error": float(wrong[i]),
+                "percent_of_range": float(100 * wrong[i] / span[i]) if span[i] > 0 else None,
+                "error_if_nothing_moved": float(moving[i]),
+            }
+            for i, d in enumerate(task.state)
+        },
+        "keypoint_mm": {k.name: float(1000 * missed[:, i].mean()) for i, k in enumerate(task.keypoints)},
+        "action_r2": [float(value) for value in fit],
+        "action_error": [float(value) for value in np.abs(actions[real] - truth).mean(axis=0)],
+        "termination": detection(over[real], windows.terminations[real]),
+    }
+    if task.reward == "sparse":
+        metrics["reward"] = detection(rewards[real] > 0.5, windows.rewards[real] > 0.5)
+    else:
+        gap = rewards[real] - windows.rewards[real]
+        metrics["reward"] = {
+            "error": float(np.abs(gap).mean()),
+            "r2": float(1 - (gap**2).mean() / max(windows.rewards[real].var(), 1e-9)),
+        }
+    return metrics
+
+
+def detection(read: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
+    """Precision and recall of bools; None where there is nothing to count."""
+    hits = int((read & truth).sum())
+    return {
+        "positives": int(truth.sum()),
+        "read": int(read.sum()),
+        "precision": hits / int(read.sum()) if read.any() else None,
+        "recall": hits / int(truth.sum()) if truth.any() else None,
+    }

@@ -1,0 +1,35 @@
+"""The denoising loss and the learning rate that all trainings of the U-Net share."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from pixeltraj.generator import Generator
+
+MOTION_WEIGHT, MOTION_SCALE = 2.0, 0.5
+
+
+def diffusion_loss(
+    generator: Generator, clean: Tensor, first: Tensor, embedding: Tensor, rng: torch.Generator
+) -> Tensor:
+    """Denoising loss at random timesteps for clean (B, 4, h, w); latents that differ from the first frame's,
+    which is what moves, count up to 1 + MOTION_WEIGHT times as much as those that do not."""
+    noise = torch.randn(clean.shape, generator=rng).to(clean.device)
+    schedule = generator.base.noise_scheduler
+    timestep = torch.randint(schedule.config.num_train_timesteps, (len(clean),), generator=rng).to(clean.device)
+    noisy = schedule.add_noise(clean, noise, timestep)
+    target = noise
+    if schedule.config.prediction_type == "v_prediction":
+        target = schedule.get_velocity(clean, noise, timestep)
+    with torch.autocast(clean.device.type, torch.bfloat16):
+        output = generator.predict(noisy, timestep, first, embedding)
+    change = (clean - generator.grid.repeat(first)).abs().mean(dim=1, keepdim=True)
+    weight = 1 + MOTION_WEIGHT * change.clamp(max=MOTION_SCALE) / MOTION_SCALE
+    return ((output.float() - target).square() * weight).mean() / weight.mean()
+
+
+def learning_rate(peak: float, step: int, steps: int, warmup: int = 100) -> float:
+    """Linear warm-up, then a cosine to zero."""
+    warmup = min(warmup, max(1, steps // 10))
+    return peak * min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * step / steps))

@@ -1,0 +1,270 @@
+"""`pixeltraj demo`: every stage on one task, small, and a report of what came out.
+
+OUT/  demos/      store: scripted demonstrations, rendered        report.json  report.html
+      lora/       fine-tuned generator                            imagined.png  imagined.gif
+      decoder/    decoder                                         seconds.json  what each stage took
+      imagined/   store: imagined trajectories                    eval/         the agent's runs
+"""
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pixeltraj.base import Base, resolve
+from pixeltraj.cli import imagine as imagine_command
+from pixeltraj.cli.imagination import ImagineConfig
+from pixeltraj.decode.audit import audit, real_windows
+from pixeltraj.decode.decoder import Decoder
+from pixeltraj.decode.train import TrainConfig, train
+from pixeltraj.errors import PixeltrajError
+from pixeltraj.eval.agents.rlpd import RLPDConfig
+from pixeltraj.eval.experiment import EvalConfig
+from pixeltraj.eval.experiment import run as run_experiment
+from pixeltraj.eval.report import write_report
+from pixeltraj.files import provenance, read_json, write_json
+from pixeltraj.finetune.vae import psnr
+from pixeltraj.generator import CONFIG_FILE, Generator
+from pixeltraj.picture import draw
+from pixeltraj.render.collect import CollectConfig, collect
+from pixeltraj.render.render import RenderConfig, render
+from pixeltraj.replay_buffer import ReplayBufferConfig
+from pixeltraj.store import Store
+from pixeltraj.tasks import get_task
+
+
+@dataclass(frozen=True)
+class Config:
+    task: str = "push-v3"
+    """A task with a scripted policy."""
+    out: Path = Path("runs/demo")
+    """Folder of everything; an interrupted demo is taken up there."""
+    base: str | None = None
+    """A diffusers folder or hub id; the embedded base if not given."""
+    episodes: int = 25
+    """Demonstrations; every fifth is held out."""
+    finetune_steps: int = 400
+    """LoRA steps."""
+    decode_steps: int = 1500
+    """Steps of the decoder's keypoint head; its other heads get as many."""
+    imagined: int = 64
+    """Trajectories to imagine and audit."""
+    agent_steps: int = 2500
+    """Decisions of the agent in each run."""
+    seeds: int = 3
+    """Runs with and runs without imagination."""
+    seed: int = 0
+    """Of everything that is trained and drawn."""
+
+
+def run(config: Config) -> None:
+    get_task(config.task)
+    resolve(config.base)  # no base, no demo: said before anything is collected
+    out, demos = config.out, config.out / "demos"
+    settings = {key: str(value) for key, value in asdict(config).items() if key != "out"}
+    if (out / "config.json").exists():
+        if read_json(out / "config.json", "demo") != settings:
+            raise PixeltrajError(f"{out} holds a demo with other settings; give another --out or remove it")
+    else:
+        write_json(out / "config.json", settings)
+    clock = Clock(out / "seconds.json")
+    clock.time("collect", lambda: collect(CollectConfig(config.task, demos, episodes=config.episodes)))
+    clock.time("render", lambda: render(RenderConfig(demos)))
+    clock.time("fine-tune", lambda: launch_finetune(config))
+    training = TrainConfig(
+        demos,
+        out / "decoder",
+        config.base,
+        out / "lora",
+        steps=config.decode_steps,
+        head_steps=config.decode_steps,
+        seed=config.seed,
+    )
+    clock.time("decoder", lambda: train(training))
+    parts = ImagineConfig(decoder=out / "decoder", lora=out / "lora", base=config.base)
+    imagining = imagine_command.Config(
+        **asdict(parts), task=config.task, source=demos, out=out / "imagined", n=config.imagined, seed=config.seed
+    )
+    clock.time("imagine", lambda: time_imagination(imagining))
+    clock.time("audit", lambda: write_json(out / "audit.json", run_audit(config)))
+    experiment = EvalConfig(
+        config.task,
+        demos,
+        out / "eval",
+        seeds=config.seeds,
+        steps=config.agent_steps,
+        agent=RLPDConfig(bc_weight=1.0),
+        buffer=ReplayBufferConfig(expected_length=expected_length(out / "imagined")),
+    )
+    clock.time("agent", lambda: run_experiment(experiment, parts))
+    clock.time("report", lambda: report(config, clock.seconds))
+    print(f"\n{(out / 'eval' / 'table.md').read_text()}\n{out / 'report.html'}")
+
+
+class Clock:
+    """Does each stage once, and keeps what it took; a stage of an earlier run of the same demo is not redone."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.seconds: dict[str, float] = read_json(path, "timing") if path.exists() else {}
+
+    def time(self, stage: str, work: Callable[[], object]) -> None:
+        if stage in self.seconds and stage != "report":
+            return
+        print(f"== {stage}", flush=True)
+        began = time.perf_counter()
+        work()
+        self.seconds[stage] = time.perf_counter() - began
+        write_json(self.path, self.seconds)
+
+
+def launch_finetune(config: Config) -> None:
+    """Fine-tuning as a user starts it: accelerate launch -m pixeltraj.finetune."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
+    command += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    command += [] if torch.cuda.is_available() else ["--cpu"]
+    command += ["-m", "pixeltraj.finetune", "--store", str(config.out / "demos"), "--out", str(config.out / "lora")]
+    command += ["--steps", str(config.finetune_steps), "--seed", str(config.seed)]
+    command += ["--base", config.base] if config.base else []
+    if subprocess.run(command, check=False).returncode:
+        raise PixeltrajError(f"fine-tuning failed; run it alone to see why: {' '.join(command)}")
+
+
+def time_imagination(config: imagine_command.Config) -> None:
+    _, seconds = imagine_command.imagine(config)
+    write_json(config.out.with_suffix(".json"), {"trajectories_per_second": config.n / seconds})
+
+
+def expected_length(imagined: Path) -> float:
+    """L of Algorithm 1: the mean length in a preliminary run, here the imagined store."""
+    return float(np.mean([episode["transitions"] for episode in Store.open(imagined).episodes]))
+
+
+def run_audit(config: Config) -> dict[str, Any]:
+    demos, imagined = Store.open(config.out / "demos"), Store.open(config.out / "imagined")
+    rows = [int(demos.offsets[e["episode"]]) + e["step"] for e in imagined.episodes]
+    training, heldout = demos.split()
+    states = np.concatenate([demos.trajectory(e).states for e in training])
+    rng = np.random.default_rng(config.seed)
+    return audit(
+        demos.task.make(),
+        list(imagined),
+        [demos.read("snapshots", row, row + 1)[0] for row in rows],
+        real_windows(demos, heldout, 5, config.imagined, rng),
+        np.ptp(states, axis=0),
+        rng,
+    )
+
+
+def report(config: Config, seconds: dict[str, float]) -> None:
+    out = config.out
+    demos, imagined = Store.open(out / "demos"), Store.open(out / "imagined")
+    pairs = [(t, imagine_command.continuation(demos, t, 5)) for t in map(imagined.trajectory, range(4))]
+    draw([t for t, _ in pairs], [t for _, t in pairs], demos.task, out / "imagined.png")
+    base = Base.load(config.base)
+    lora = read_json(out / "lora" / CONFIG_FILE, "fine-tuned LoRA")
+    decoder = Decoder.load(out / "decoder", Generator.load(base, out / "lora")).about["metrics"]
+    checked = read_json(out / "audit.json", "audit")
+    results = read_json(out / "eval" / "results.json", "experiment")
+    last = checked["open_loop_imagined"]["steps"][-1]["error"]
+    content = {
+        "task": demos.task.name,
+        "prompt": demos.task.prompt,
+        "machine": machine(),
+        "seed": config.seed,
+        "versions": provenance()["versions"],
+        "seconds": seconds,
+        "render": {"frames_per_second": demos.frame_count / seconds["render"], "settings": demos.renderer},
+        "finetune": {
+            key: lora[key]
+            for key in ("loss_before", "loss_after", "steps", "heldout_loss_before", "heldout_loss_after")
+        },
+        "vae": psnr(base, demos, demos.split()[1]),
+        "decoder": {
+            "states": [{"name": name, **row} for name, row in decoder["state"].items()],
+            "keypoints_mm": decoder["keypoint_mm"],
+            "action_r2": decoder["action_r2"],
+            "reward": {**decoder["reward"], "windows": decoder["windows"]},
+        },
+        "imagined": {
+            "states": [
+                {"name": n, "unit": d["unit"], "error": d["mean"], "percent_of_range": d["percent_of_range"]}
+                for n, d in last["dimensions"].items()
+            ],
+            "reward": reward(checked["open_loop_imagined"]["reward"]),
+            **read_json(out / "imagined.json", "timing"),
+            "count": len(imagined),
+        },
+        "one_step": one_step(checked),
+        "agent": agent(results, config),
+        "pictures": {"grid_png": "imagined.png", "grid_gif": "imagined.gif"},
+        "data": {
+            "collected": f"{len(demos)} episodes of the scripted policy, action noise 0.1, {demos.frame_count} states",
+            "base_has_seen": "the embedded base was pretrained on other episodes of this task and of seven others "
+            "(see its model card); the agents have seen the demonstrations only"
+            if config.base is None
+            else f"unknown: {config.base}",
+            "heldout": f"{len(demos.split()[1])} of these episodes: nothing was trained on them, all errors are theirs",
+        },
+    }
+    write_json(out / "report.json", content)
+    write_report(out)
+
+
+def reward(counts: dict[str, Any]) -> dict[str, Any]:
+    """Precision and recall from agreement counts; None where nothing was counted."""
+    if "both" not in counts:
+        return counts
+    said, true, both = counts["trajectory"], counts["simulator"], counts["both"]
+    return {
+        "precision": both / said if said else None,
+        "recall": both / true if true else None,
+        "positives": true,
+        "windows": None,
+    }
+
+
+def one_step(checked: dict[str, Any]) -> dict[str, Any]:
+    def part(which: str, name: str) -> dict[str, Any]:
+        rows = checked[which][name]
+        per_dimension = [{"name": n, **d} for n, d in rows["dimensions"].items()]
+        return {"error_percent": rows["percent_of_range"], "per_dimension": per_dimension}
+
+    return {
+        "imagined": part("one_step_imagined", "error"),
+        "real": part("one_step_real", "error"),
+        "nothing_moves": part("one_step_imagined", "nothing_moves"),
+        "shuffled_actions": part("one_step_imagined", "shuffled_actions"),
+    }
+
+
+def agent(results: dict[str, Any], config: Config) -> dict[str, Any]:
+    arms: dict[str, Any] = {}
+    for row in results["runs"]:
+        curve = {"steps": [s for s, _ in row["curve"]], "success": [v for _, v in row["curve"]], "final": row["score"]}
+        arms.setdefault(row["arm"], {"seeds": {}})["seeds"][str(row["seed"])] = curve
+    return {
+        "arms": arms,
+        "difference": results["difference"],
+        "verdict": results["verdict"],
+        "steps": config.agent_steps,
+        "offline_episodes": len(Store.open(config.out / "demos").split()[0]),
+        "curves_png": "eval/curves.png",
+    }
+
+
+def machine() -> dict[str, Any]:
+    return {
+        "cores": os.cpu_count(),
+        "cpu": platform.machine(),
+        "system": platform.system(),
+        "gpu": torch.cuda.is_available(),
+    }

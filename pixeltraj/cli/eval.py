@@ -1,0 +1,31 @@
+"""`pixeltraj eval TASK --store STORE --out DIR --decoder DIR`"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pixeltraj.cli.imagination import ImagineConfig
+from pixeltraj.errors import PixeltrajError
+from pixeltraj.eval.experiment import EvalConfig
+from pixeltraj.eval.experiment import run as run_experiment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(EvalConfig):
+    decoder: Path | None = None
+    """Folder that `pixeltraj decode train` wrote; not needed for the arm without imagination."""
+    lora: Path | None = None
+    """Folder that fine-tuning wrote; the base alone if not given."""
+    base: str | None = None
+    """A diffusers folder or hub id; the embedded base if not given."""
+    k: int = 5
+    """Frames in an image."""
+
+
+def run(config: Config) -> None:
+    if "with" in config.arms and config.decoder is None:
+        raise PixeltrajError("the arm with imagination needs --decoder DIR (`pixeltraj decode train` makes one)")
+    make = ImagineConfig(config.decoder, config.lora, config.base, config.k) if config.decoder else None
+    if make:
+        make.imaginer()  # parts that do not fit are reported here, before any run starts
+    run_experiment(config, make)
+    print((config.out / "table.md").read_text())

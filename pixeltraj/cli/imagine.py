@@ -1,0 +1,124 @@
+"""`pixeltraj imagine TASK --from STORE --out STORE2 --decoder DIR`"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import tyro
+from tqdm import tqdm
+
+from pixeltraj.cli.imagination import ImagineConfig
+from pixeltraj.errors import PixeltrajError
+from pixeltraj.files import provenance
+from pixeltraj.imaginer import Imaginer, Start
+from pixeltraj.picture import draw
+from pixeltraj.store import Store
+from pixeltraj.tasks import get_task
+from pixeltraj.trajectory import Trajectory
+
+BATCH = 16
+SHOWN = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(ImagineConfig):
+    task: Annotated[str, tyro.conf.Positional]
+    """Name of the task."""
+    source: Annotated[Path, tyro.conf.arg(name="from")]
+    """A rendered store; its held-out episodes give the start states."""
+    out: Path
+    """The store of imagined trajectories: a new one, or one that an interrupted run of the same command left."""
+    n: int = 64
+    """Trajectories to imagine."""
+    seed: int = 0
+    """Of the choice of start states and of the noise."""
+    show: Path | None = None
+    """A PNG of some of them beside what really followed; a GIF of the same name is written too."""
+
+
+def run(config: Config) -> None:
+    store, seconds = imagine(config)
+    print(
+        f"{store.path}: {len(store)} imagined trajectories of {store.task.name}, "
+        f"{store.frame_count - len(store)} transitions" + (f", {len(store) / seconds:.1f} a second" if seconds else "")
+    )
+    if config.show:
+        real = Store.open(config.source)
+        pairs = [(t, continuation(real, t, config.k)) for t in (store.trajectory(i) for i in shown(store))]
+        draw([t for t, _ in pairs], [t for _, t in pairs], store.task, config.show)
+        print(f"{config.show} and {config.show.with_suffix('.gif')} show {len(pairs)} of them beside the real ones")
+
+
+def imagine(config: Config) -> tuple[Store, float]:
+    """The store, filled up to n, and the seconds that imagining took."""
+    task = get_task(config.task)
+    if config.n < 1:
+        raise PixeltrajError("--n must be at least 1")
+    source = Store.open(config.source, task)
+    source.require_frames()
+    starts = start_rows(source, config.n, config.seed)
+    imaginer = config.imaginer()
+    how: dict[str, Any] = {
+        "imagined": True,
+        "from": source.attributes["provenance"],
+        "generator": imaginer.generator.identity,
+        "num_inference_steps": config.num_inference_steps,
+        "seed": config.seed,
+    }
+    if config.out.exists():
+        store = Store.open(config.out, task)
+        before = {key: store.attributes["provenance"].get(key) for key in how}
+        if before != how:
+            raise PixeltrajError(f"{config.out} was imagined in another way; give another --out")
+    else:
+        store = Store.create(config.out, task, provenance(**how), {})
+        store.begin_rendering({"backend": "imagined", "generator": imaginer.generator.identity})
+    began = time.perf_counter()
+    for i in tqdm(range(len(store), config.n, BATCH), desc="imagine", unit="batch"):
+        rng = torch.Generator().manual_seed(config.seed * 1_000_003 + i)
+        store.append(imagine_rows(imaginer, source, starts[i : i + BATCH], rng))
+    return store, time.perf_counter() - began
+
+
+def imagine_rows(
+    imaginer: Imaginer, source: Store, rows: list[tuple[int, int]], rng: torch.Generator
+) -> list[Trajectory]:
+    """From (episode, step) pairs of a store, with frames."""
+    flat = [int(source.offsets[episode]) + step for episode, step in rows]
+    starts = [Start(source.read("states", row, row + 1)[0], source.read("frames", row, row + 1)[0]) for row in flat]
+    trajectories = imaginer.imagine(starts, rng, frames=True)
+    for trajectory, (episode, step) in zip(trajectories, rows):
+        trajectory.origin = {"imagined": True, "episode": episode, "step": step}
+    return trajectories
+
+
+def start_rows(store: Store, n: int, seed: int) -> list[tuple[int, int]]:
+    """n (episode, step) pairs from held-out episodes, each at most once while there are enough."""
+    heldout = store.split()[1]
+    pairs = [(e, s) for e in heldout for s in range(store.episodes[e]["transitions"])]
+    rng = np.random.default_rng(seed)
+    order = np.concatenate([rng.permutation(len(pairs)) for _ in range(-(-n // len(pairs)))])[:n]
+    return [pairs[i] for i in order]
+
+
+def continuation(store: Store, imagined: Trajectory, k: int) -> Trajectory:
+    """What really followed, at most k frames of it."""
+    episode, step = int(str(imagined.origin["episode"])), int(str(imagined.origin["step"]))
+    whole = store.trajectory(episode)
+    end = min(step + k, len(whole.states))
+    assert whole.frames is not None
+    return Trajectory(
+        states=whole.states[step:end],
+        keypoints=whole.keypoints[step:end],
+        frames=whole.frames[step:end],
+        snapshots=None if whole.snapshots is None else whole.snapshots[step:end],
+        **{n: getattr(whole, n)[step : end - 1] for n in ("actions", "rewards", "terminations", "truncations")},
+        origin={"episode": episode, "step": step},
+    )
+
+
+def shown(store: Store) -> list[int]:
+    return list(range(min(SHOWN, len(store))))

@@ -1,0 +1,73 @@
+"""Imaginer: states in, trajectories out (generator -> decoder -> pruner)."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pixeltraj.errors import PixeltrajError
+from pixeltraj.generator import Generator
+from pixeltraj.grid import to_frames
+from pixeltraj.pruner import prune
+from pixeltraj.task import Task
+from pixeltraj.trajectory import Trajectory
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where imagination sets out from."""
+
+    state: np.ndarray
+    """(S,) float32"""
+    frame: np.ndarray
+    """(84, 84, 3) uint8, the picture of that state"""
+
+
+class Decoder(Protocol):
+    """What reads the imagined grids; `pixeltraj.decode` trains one."""
+
+    task: Task
+
+    def decode(self, latents: Tensor, first: Tensor, prompts: list[str], starts: np.ndarray) -> list[Trajectory]:
+        """latents (B, 4, h, w), first (B, 4, 12, 12), starts (B, S) -> B trajectories from those states."""
+
+
+class Imaginer:
+    """Batches of start states -> imagined trajectories that begin in exactly those states.
+
+    num_inference_steps: denoising steps of the sampler; batch: grids that are denoised together.
+    """
+
+    def __init__(self, generator: Generator, decoder: Decoder, num_inference_steps: int = 8, batch: int = 16) -> None:
+        self.generator, self.decoder = generator, decoder
+        self.num_inference_steps, self.batch = num_inference_steps, batch
+        self.task = decoder.task
+
+    @torch.no_grad()
+    def imagine(self, starts: list[Start], rng: torch.Generator, frames: bool = False) -> list[Trajectory]:
+        """One trajectory for each start, of at most k - 1 transitions; `frames` keeps the pictures too.
+
+        The same rng state gives the same trajectories. Raises PixeltrajError on states or frames of a wrong shape.
+        """
+        trajectories = []
+        for i in range(0, len(starts), self.batch):
+            trajectories += self._imagine(starts[i : i + self.batch], rng, frames)
+        return trajectories
+
+    def _imagine(self, starts: list[Start], rng: torch.Generator, frames: bool) -> list[Trajectory]:
+        states = np.stack([start.state for start in starts]).astype(np.float32)
+        if states.shape[1:] != (self.task.state_size,):
+            raise PixeltrajError(f"{self.task.name} has states of {self.task.state_size}, not {states.shape[1:]}")
+        base, grid = self.generator.base, self.generator.grid
+        first = base.encode(np.stack([start.frame for start in starts]))
+        prompts = [self.task.prompt] * len(starts)
+        latents = self.generator.sample(first, prompts, rng, self.num_inference_steps)
+        trajectories = [prune(t, self.task) for t in self.decoder.decode(latents, first, prompts, states)]
+        if frames:
+            tiles = grid.split(latents)
+            for trajectory, start, row in zip(trajectories, starts, tiles):
+                pictures = to_frames(base.decode(row[1 : len(trajectory) + 1]))
+                trajectory.frames = np.concatenate([start.frame[None], pictures])
+        return trajectories

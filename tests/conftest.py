@@ -1,0 +1,56 @@
+"""A small rendered store and a small base with random weights: real files, made once a test session."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from pixeltraj.base import Base
+from pixeltraj.finetune.pretrain import make_noise_scheduler, make_unet, write_base
+from pixeltraj.finetune.text import make_text_encoder, make_tokenizer
+from pixeltraj.finetune.vae import VAEConfig, make_vae
+from pixeltraj.render.collect import CollectConfig, collect
+from pixeltraj.render.render import RenderConfig, render
+from pixeltraj.store import Store
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """push-v3: five scripted episodes of twelve decisions, rendered. Do not write into it."""
+    path = tmp_path_factory.mktemp("stores") / "push"
+    collect(CollectConfig("push-v3", path, episodes=5, max_steps=12))
+    render(RenderConfig(path))
+    return path
+
+
+@pytest.fixture
+def store(store_path: Path) -> Store:
+    return Store.open(store_path)
+
+
+@pytest.fixture(scope="session")
+def base_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base of the embedded one's classes, a few thousand parameters, 8 input channels."""
+    return small_base(tmp_path_factory.mktemp("bases") / "small", channels=8)
+
+
+@pytest.fixture(scope="session")
+def plain_base_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with 4 input channels, as Stable Diffusion has."""
+    return small_base(tmp_path_factory.mktemp("bases") / "plain", channels=4)
+
+
+@pytest.fixture
+def base(base_path: Path) -> Base:
+    return Base.load(str(base_path))
+
+
+def small_base(path: Path, channels: int) -> Path:
+    tokenizer = make_tokenizer(["push the red puck to the goal on the table"], path / "tokenizer")
+    vae = make_vae(VAEConfig(channels=(8, 8, 8, 8)))
+    torch.manual_seed(0)
+    text_encoder, unet = make_text_encoder(tokenizer), make_unet((8, 16), 5, in_channels=channels)
+    write_base(path, vae, unet, text_encoder, tokenizer, make_noise_scheduler())
+    return path

@@ -1,0 +1,331 @@
+"""The decoder: what its heads can learn, what it gives back, what it refuses, and that training survives a kill."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from pixeltraj.base import Base
+from pixeltraj.camera import FRAME_SIZE
+from pixeltraj.decode.decoder import CONFIG, WEIGHTS, Decoder, pin
+from pixeltraj.decode.features import Windows, grid_features
+from pixeltraj.decode.heads import HeadsConfig, KeypointHead, keypoint_loss
+from pixeltraj.decode.train import TrainConfig, detection, train_on
+from pixeltraj.errors import PixeltrajError
+from pixeltraj.generator import Generator
+from pixeltraj.grid import LATENT, MARGIN
+from pixeltraj.store import Store
+from pixeltraj.task import Task
+from pixeltraj.tasks import get_task
+from pixeltraj.trajectory import Trajectory
+
+COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0], [0, 255, 255]], dtype=np.uint8)
+
+
+def save_base(folder: Path, seed: int) -> Base:
+    """A base of Stable Diffusion's classes with random weights, tiny, on disk."""
+    torch.manual_seed(seed)
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+        mid_block_add_attention=False,
+        scaling_factor=1.0,
+    )
+    unet = UNet2DConditionModel(
+        sample_size=(LATENT, 5 * LATENT),
+        in_channels=8,
+        out_channels=4,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        cross_attention_dim=16,
+        attention_head_dim=4,
+        norm_num_groups=4,
+    )
+    letters = [chr(i) for i in range(33, 127)]
+    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    tokenizer = CLIPTokenizer(vocab={w: i for i, w in enumerate(words)}, merges=[], model_max_length=77)
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=77,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    scheduler = DDPMScheduler(prediction_type="v_prediction")
+    for name, part in {"vae": vae, "unet": unet, "text_encoder": text_encoder}.items():
+        part.save_pretrained(folder / name)
+    tokenizer.save_pretrained(folder / "tokenizer")
+    scheduler.save_pretrained(folder / "scheduler")
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
+    return Base.load(str(folder))
+
+
+def blobs(task: Task, keypoints: np.ndarray) -> np.ndarray:
+    """(T, 84, 84, 3) uint8: a coloured disc at each keypoint (T, N, 3), so that no OpenGL is needed."""
+    frames = np.full((len(keypoints), FRAME_SIZE, FRAME_SIZE, 3), 90, dtype=np.uint8)
+    pixel = np.arange(FRAME_SIZE) + 0.5
+    for frame, points in zip(frames, task.camera.project(keypoints)):
+        for colour, (column, row, _) in zip(COLOURS, points):
+            frame[(pixel - column) ** 2 + ((pixel - row) ** 2)[:, None] < 9] = colour
+    return frames
+
+
+def make_store(path: Path, task: Task, episodes: int = 5, steps: int = 6) -> Store:
+    simulator = task.make()
+    store = Store.create(path, task, {}, simulator.snapshot_layout)
+    rng = np.random.default_rng(0)
+    for seed in range(episodes):
+        states, keypoints, snapshots = [simulator.reset(seed=seed)[0]], [simulator.keypoints()], [simulator.snapshot()]
+        actions = rng.uniform(-1, 1, (steps, task.action_size)).astype(np.float32)
+        for action in actions:
+            states.append(simulator.step(action)[0])
+            keypoints.append(simulator.keypoints())
+            snapshots.append(simulator.snapshot())
+        last = np.arange(steps) == steps - 1  # as if the task were solved there
+        store.append(
+            [
+                Trajectory(
+                    states=np.stack(states),
+                    actions=actions,
+                    rewards=last.astype(np.float32),
+                    terminations=last,
+                    truncations=np.zeros(steps, dtype=bool),
+                    keypoints=np.stack(keypoints),
+                    snapshots=np.stack(snapshots),
+                    frames=blobs(task, np.stack(keypoints)),
+                )
+            ]
+        )
+    return store
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory: pytest.TempPathFactory) -> Generator:
+    return Generator.load(save_base(tmp_path_factory.mktemp("base"), seed=0))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return make_store(tmp_path_factory.mktemp("store") / "push", get_task("push-v3"))
+
+
+def config(store: Store, out: Path, base: Base, **fields: int) -> TrainConfig:
+    quick = {"steps": 40, "head_steps": 40, "batch": 4} | fields
+    return TrainConfig(store=store.path, out=out, base=base.path, **quick)
+
+
+@pytest.fixture(scope="module")
+def decoder(store: Store, generator: Generator, tmp_path_factory: pytest.TempPathFactory) -> Decoder:
+    out = tmp_path_factory.mktemp("decoder") / "push"
+    return train_on(store, generator, config(store, out, generator.base))
+
+
+def inputs(store: Store, generator: Generator, count: int = 3) -> tuple[Tensor, Tensor, list[str], np.ndarray]:
+    first = generator.base.encode(store.read("frames", 0, count))
+    latents = generator.sample(first, [store.task.prompt] * count, torch.Generator().manual_seed(0), 2)
+    return latents, first, [store.task.prompt] * count, store.read("states", 0, count)
+
+
+def test_keypoint_head_finds_position_and_depth_of_a_blob() -> None:
+    camera = get_task("push-v3").camera
+    shape = HeadsConfig(k=5, channels=4, keypoints=1, state=1, hidden=(), actions=1, sparse=True, width=16)
+    rng = np.random.default_rng(0)
+
+    def batch(size: int) -> tuple[Tensor, Tensor]:
+        pixels = rng.uniform((10, 10, 0.5), (74, 74, 0.9), (size, 3))
+        cell = torch.from_numpy((pixels[:, :2] + MARGIN) / 8 - 0.5).float()
+        index = torch.arange(LATENT)
+        far = (index - cell[:, :1])[:, None, :] ** 2 + (index - cell[:, 1:])[:, :, None] ** 2
+        bump = torch.exp(-0.5 * far)
+        depth = torch.from_numpy(pixels[:, 2]).float()[:, None, None]  # the nearer, the brighter
+        return torch.stack([bump, bump * (depth - 0.7) * 8, 0 * bump, 0 * bump], dim=1), torch.from_numpy(
+            pixels[:, None]
+        ).float()
+
+    torch.manual_seed(0)
+    head = KeypointHead(shape)
+    head.depth_mean.fill_(0.7)
+    head.depth_std.fill_(0.1)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=4e-3)
+    for step in range(250):
+        tiles, target = batch(16)
+        loss = keypoint_loss(*head(tiles), target, camera.focal)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        optimizer.param_groups[0]["lr"] = 4e-3 * (1 - step / 250)
+    tiles, target = batch(128)
+    with torch.no_grad():
+        error = (head(tiles)[0] - target).abs().mean(dim=(0, 1))
+    assert error[0] < 1 and error[1] < 1, f"pixels off: {error}"
+    assert error[2] < 0.03, f"metres off: {error[2]}, guessing the mean gives 0.1"
+
+
+def test_features_are_those_of_the_finished_grid(store: Store, generator: Generator) -> None:
+    latents, first, prompts, _ = inputs(store, generator)
+    features = grid_features(generator, latents, first, prompts)
+    assert features.shape == (3, 5, 16 + 8 + 4, LATENT, LATENT)
+    assert torch.equal(features[:, :, -4:], generator.grid.split(latents))
+    other = grid_features(generator, latents, first.flip(0), prompts)
+    assert not torch.equal(features, other), "the condition must reach the U-Net"
+    assert not any(block._forward_hooks for block in generator.unet.up_blocks), "hooks must not stay"
+
+
+def test_windows_are_padded_and_say_so(store: Store, generator: Generator) -> None:
+    windows = Windows.read(store, [0, 2], generator)
+    assert len(windows) == 14 and windows.features.dtype == torch.float16
+    assert windows.real[:7].sum(axis=1).tolist() == [4, 4, 4, 3, 2, 1, 0]
+    assert (windows.states[6] == windows.states[6, 0]).all()
+    assert windows.terminations.sum() == 8 and not windows.terminations[~windows.real].any()
+    assert windows.rewards.sum() == 8
+
+
+def test_pin_makes_the_first_frame_say_the_known_state() -> None:
+    rng = np.random.default_rng(0)
+    for name in ("push-v3", "HalfCheetah-v5"):
+        task = get_task(name)
+        simulator = task.make()
+        states, points = [], []
+        for seed in range(4):
+            states.append(simulator.reset(seed=seed)[0])
+            points.append(simulator.keypoints())
+        starts, exact = np.stack(states), np.stack(points)[:, None].astype(np.float64)
+        off = exact + 0.01 * rng.standard_normal(exact.shape)
+        known = [i for i, d in enumerate(task.state) if d.name not in task.hidden]
+        pinned = off + pin(task, off, starts)
+        said = task.state_from_keypoints(pinned, starts)[:, 0, known]
+        assert np.abs(said - starts[:, known]).max() < 2e-3
+        assert np.abs(pinned - off).mean() < 0.01, "no keypoint is moved further than it takes"
+
+
+def test_trajectories_begin_at_their_start_and_end_once(decoder: Decoder, store: Store, generator: Generator) -> None:
+    latents, first, prompts, starts = inputs(store, generator)
+    decoder.heads.threshold.fill_(-1e9)  # everything is an end
+    cut = decoder.decode(latents, first, prompts, starts)
+    decoder.heads.threshold.fill_(1e9)  # nothing is
+    whole = decoder.decode(latents, first, prompts, starts)
+    static = store.task.indices(store.task.static)
+    for short, long, start in zip(cut, whole, starts):
+        assert len(short) == 1 and short.terminations[-1] and short.rewards[-1] == 1
+        assert len(long) == 4 and not long.terminations.any() and not long.rewards.any()
+        for trajectory in (short, long):
+            trajectory.check(store.task)
+            assert (trajectory.states[0] == start).all()
+            assert (trajectory.states[:, static] == start[static]).all()
+            assert np.abs(trajectory.actions).max() <= 1
+        before = long.states[1, 7:14] - start[:7]
+        assert np.abs(np.delete(before, 3)).max() < 2e-3, "previous = the known state one before"
+    with pytest.raises(PixeltrajError, match="NaN"):
+        decoder.decode(latents * float("nan"), first, prompts, starts)
+
+
+def test_dense_tasks_get_velocities_and_rewards(tmp_path: Path, generator: Generator) -> None:
+    task = get_task("HalfCheetah-v5")
+    store = make_store(tmp_path / "cheetah", task)
+    decoder = train_on(store, generator, config(store, tmp_path / "out", generator.base, steps=5, head_steps=20))
+    latents, first, prompts, starts = inputs(store, generator)
+    for trajectory in decoder.decode(latents, first, prompts, starts):
+        trajectory.check(task)
+        velocities = trajectory.states[1:, task.indices(task.hidden)]
+        assert velocities.std() > 0, "hidden dimensions are read, not left out"
+    assert "r2" in decoder.about["metrics"]["reward"]
+
+
+def test_saved_and_loaded_decoders_give_the_same_bytes(
+    decoder: Decoder, store: Store, generator: Generator, tmp_path: Path
+) -> None:
+    decoder.save(tmp_path)
+    loaded = Decoder.load(tmp_path, generator, store.task)
+    grids = inputs(store, generator)
+    for one, two in zip(decoder.decode(*grids), loaded.decode(*grids)):
+        for name in ("states", "actions", "rewards", "keypoints"):
+            assert getattr(one, name).tobytes() == getattr(two, name).tobytes()
+    assert loaded.about == json.loads(json.dumps(decoder.about))
+
+
+def test_decoders_of_something_else_are_refused(
+    decoder: Decoder, store: Store, generator: Generator, tmp_path: Path
+) -> None:
+    folder = tmp_path / "decoder"
+    decoder.save(folder)
+    with pytest.raises(PixeltrajError, match="another base"):
+        Decoder.load(folder, Generator.load(save_base(tmp_path / "other", seed=1)))
+    lora = Generator(generator.base, 5, f"{generator.base.identity}+other")
+    with pytest.raises(PixeltrajError, match="another LoRA"):
+        Decoder.load(folder, lora)
+    with pytest.raises(PixeltrajError, match="k=5, not k=10"):
+        Decoder.load(folder, Generator.load(generator.base, k=10))
+    with pytest.raises(PixeltrajError, match="reads push-v3, not door-open-v3"):
+        Decoder.load(folder, generator, get_task("door-open-v3"))
+    moved = replace(store.task, camera=replace(store.task.camera, azimuth=10.0))
+    with pytest.raises(PixeltrajError, match="another camera"):
+        Decoder.load(folder, generator, moved)
+    (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-100])
+    with pytest.raises(PixeltrajError, match="is not the file"):
+        Decoder.load(folder, generator)
+    (folder / CONFIG).unlink()
+    with pytest.raises(PixeltrajError, match="no decoder"):
+        Decoder.load(folder, generator)
+
+
+def test_training_survives_a_kill(store: Store, generator: Generator, tmp_path: Path) -> None:
+    killed = config(store, tmp_path / "killed", generator.base)
+    program = (
+        "import torch; torch.set_num_threads(1)\n"
+        "from pathlib import Path; from pixeltraj.decode import train as module\n"
+        "module.CHECKPOINT_EVERY = 10\n"
+        f"module.train(module.TrainConfig(store=Path({str(store.path)!r}), out=Path({str(killed.out)!r}), "
+        f"base={generator.base.path!r}, steps=40, head_steps=40, batch=4))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
+    checkpoint = killed.out / "train.checkpoint"
+    deadline = time.monotonic() + 60
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL and checkpoint.exists() and not (killed.out / CONFIG).exists()
+    at = torch.load(checkpoint, weights_only=True)["step"]
+    assert 0 < at < 80
+
+    resumed = train_on(store, generator, killed)
+    whole = train_on(store, generator, replace(killed, out=tmp_path / "whole"))
+    assert resumed.about["provenance"]["steps"] == whole.about["provenance"]["steps"] == 80
+    for name, value in whole.heads.state_dict().items():
+        assert torch.equal(value, resumed.heads.state_dict()[name]), name
+    assert not checkpoint.exists()
+
+
+def test_detection_counts() -> None:
+    read, truth = np.array([True, True, False, False]), np.array([True, False, True, True])
+    assert detection(read, truth) == {"positives": 3, "read": 2, "precision": 0.5, "recall": 1 / 3}
+    assert detection(truth[:0], truth[:0]) == {"positives": 0, "read": 0, "precision": None, "recall": None}

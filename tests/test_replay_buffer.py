@@ -1,0 +1,167 @@
+"""Algorithm 1 against its definition."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pixeltraj.errors import PixeltrajError
+from pixeltraj.replay_buffer import ReplayBuffer, ReplayBufferConfig
+from pixeltraj.trajectory import Trajectory
+
+S, A = 3, 2
+
+
+class Dream:
+    """Imagines `length` transitions from each state, with rewards of 1, and remembers what it was asked."""
+
+    def __init__(self, length: int = 4, failing: bool = False) -> None:
+        self.length, self.failing = length, failing
+        self.asked: list[np.ndarray] = []
+        self.seeds: list[int] = []
+
+    def __call__(self, states: np.ndarray, snapshots: np.ndarray, seed: int) -> list[Trajectory]:
+        self.asked.append(states)
+        self.seeds.append(seed)
+        return [] if self.failing else [self.one(state) for state in states]
+
+    def one(self, state: np.ndarray) -> Trajectory:
+        flags = np.zeros(self.length, bool)
+        states = state + np.arange(self.length + 1, dtype=np.float32)[:, None]
+        rewards = np.ones(self.length, np.float32)
+        return Trajectory(states, np.zeros((self.length, A), np.float32), rewards, flags, flags, np.zeros((0, 1, 3)))
+
+
+def fill(buffer: ReplayBuffer, count: int, terminal_every: int = 0, first: int = 0) -> None:
+    """Transition i leads from state i to state i + 1; a reward of 0 tells it from an imagined one."""
+    for i in range(first, first + count):
+        terminated = bool(terminal_every) and i % terminal_every == terminal_every - 1
+        state = np.full(S, i, np.float32)
+        buffer.store(state, np.zeros(A, np.float32), 0.0, state + 1, terminated, np.array([float(i)]))
+
+
+def make(imagine: Dream | None, seed: int = 0, **config: float) -> ReplayBuffer:
+    return ReplayBuffer(ReplayBufferConfig(**config), S, A, np.random.default_rng(seed), imagine)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    rho=st.floats(0.02, 0.9),
+    length=st.integers(1, 25),
+    terminal_every=st.sampled_from([0, 2, 30]),
+    seed=st.integers(0, 99),
+)
+def test_ratio_is_rho_to_one_minus_rho(rho: float, length: int, terminal_every: int, seed: int) -> None:
+    stored, batch = 1500, 16
+    buffer = make(Dream(length), seed, rho=rho, expected_length=float(length), imagine_batch=batch)
+    fill(buffer, stored, terminal_every)
+    p = rho / ((1 - rho) * length)
+    deviation = np.sqrt(stored * 0.25)  # of a sum of independent roundings: at most 1/4 of variance each
+    assert abs(buffer.requested - stored * p) <= 5 * deviation + 2 * (1 + p)
+    assert 0 <= buffer.requested - buffer.received < batch
+    assert buffer.imagined.appended == buffer.received * length
+
+
+def test_requests_are_binomial_with_p() -> None:
+    """A 5-sigma bound on both sides of p, where the rounding of p is a plain coin."""
+    config = ReplayBufferConfig(rho=0.3, expected_length=4.0)
+    assert config.probability == pytest.approx(0.3 / (0.7 * 4))
+    buffer, n, p = make(Dream(), rho=0.3), 20_000, config.probability
+    fill(buffer, n)
+    assert abs(buffer.requested - n * p) < 5 * np.sqrt(n * p * (1 - p))
+    assert len(buffer.imagined) / len(buffer.own) == pytest.approx(0.3 / 0.7, rel=0.1)
+
+
+@settings(max_examples=25, deadline=None)
+@given(rho=st.floats(0.05, 0.9), seed=st.integers(0, 99))
+def test_sampling_probability_is_rho(rho: float, seed: int) -> None:
+    buffer = make(Dream(), seed, rho=rho, imagine_batch=1)
+    fill(buffer, 300)
+    n = 20_000
+    batch = buffer.sample(n)
+    assert np.array_equal(batch.imagined, batch.rewards == 1.0)
+    assert abs(batch.imagined.sum() - n * rho) < 5 * np.sqrt(n * rho * (1 - rho))
+
+
+def test_sampling_is_uniform_within_each_part_and_keeps_rows_together() -> None:
+    buffer = make(Dream(), rho=0.5, imagine_batch=1)
+    fill(buffer, 50)
+    batch = buffer.sample(50_000)
+    np.testing.assert_array_equal(batch.next_states, batch.states + 1)
+    counts = np.bincount(batch.states[~batch.imagined][:, 0].astype(int), minlength=50)
+    expected = (~batch.imagined).sum() / 50
+    assert np.abs(counts - expected).max() < 5 * np.sqrt(expected)
+
+
+def test_own_data_alone_while_nothing_is_imagined() -> None:
+    buffer = make(Dream(failing=True), rho=0.5, imagine_batch=1)
+    fill(buffer, 100)
+    assert buffer.requested > 0 and buffer.received == 0
+    assert not buffer.sample(500).imagined.any()
+
+
+def test_never_from_a_terminal_state() -> None:
+    dream = Dream()
+    buffer = make(dream, rho=0.8, imagine_batch=1)
+    fill(buffer, 400, terminal_every=4)
+    asked = np.concatenate(dream.asked)[:, 0]
+    assert len(asked) > 200 and not (asked % 4 == 0).any()
+
+
+def test_requests_come_in_batches_from_the_next_states() -> None:
+    dream = Dream()
+    buffer = make(dream, rho=0.5, imagine_batch=8)
+    fill(buffer, 400)
+    assert {len(states) for states in dream.asked} == {8}
+    buffer.flush()
+    assert buffer.requested == buffer.received
+    assert np.concatenate(dream.asked)[:, 0].min() >= 1
+    assert len(set(dream.seeds)) == len(dream.seeds)
+
+
+def test_rings_keep_the_newest_in_proportion() -> None:
+    buffer = make(Dream(), rho=0.75, capacity=100, imagine_batch=1)
+    fill(buffer, 500)
+    assert (len(buffer.own), len(buffer.imagined)) == (100, 300)
+    assert buffer.own.columns["states"][:, 0].min() == 400
+
+
+def test_resumes_exactly() -> None:
+    whole, dream = make(Dream(), rho=0.4), Dream()
+    fill(whole, 300)
+    first = make(Dream(), rho=0.4)
+    fill(first, 123)
+    resumed = make(dream, seed=1, rho=0.4)
+    resumed.load_state_dict({key: value.copy() for key, value in first.state_dict().items()})
+    fill(resumed, 177, first=123)
+    assert dream.seeds
+    for a, b in zip(whole.sample(64), resumed.sample(64)):
+        np.testing.assert_array_equal(a, b)
+    assert (whole.requested, whole.received) == (resumed.requested, resumed.received)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"rho": 1.0},
+        {"rho": -0.1},
+        {"rho": float("nan")},
+        {"expected_length": 0.0},
+        {"expected_length": -2.0},
+        {"capacity": 0},
+    ],
+)
+def test_undefined_settings_are_refused(bad: dict[str, float]) -> None:
+    with pytest.raises(PixeltrajError, match=next(iter(bad))):
+        make(Dream(), **bad)
+
+
+def test_empty_and_broken_data_are_refused() -> None:
+    buffer = make(Dream(), rho=0.5, imagine_batch=1)
+    with pytest.raises(PixeltrajError, match="empty"):
+        buffer.sample(1)
+    with pytest.raises(PixeltrajError, match="NaN"):
+        buffer.store(np.full(S, np.nan), np.zeros(A), 0.0, np.zeros(S), False)
+    with pytest.raises(PixeltrajError, match="actions"):
+        buffer.store(np.zeros(S), np.zeros(A + 1), 0.0, np.zeros(S), False)
+    assert len(buffer.own) == 0
