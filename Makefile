@@ -11,7 +11,7 @@ TYPED := build/typed
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test lint bench types
+.PHONY: demo test lint bench types base
 
 demo: .venv/.stamp
 	$(BIN)/pixeltraj demo
@@ -31,10 +31,28 @@ types: .venv/.stamp
 		--cache-dir $(CURDIR)/.mypy_cache -p pixeltraj
 
 bench: .venv/.stamp
-	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+	$(BIN)/python -m benchmarks.demo
 
 .venv/.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install $(TORCH)
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
 	touch $@
+
+# The embedded base from nothing: 20 stores, then the training. pixeltraj/embedded/README.md tells what came of it.
+MANIPULATION := push-v3 sweep-into-v3 coffee-push-v3 push-wall-v3 door-open-v3 drawer-close-v3
+LOCOMOTION := HalfCheetah-v5 Hopper-v5
+COLLECT := $(BIN)/pixeltraj collect --seed 1000000
+RANDOM := --policy random --noise 0 --max-steps 60
+
+base: .venv/.stamp
+	set -e; for task in $(MANIPULATION); do \
+		$(COLLECT) $$task --out runs/base/$$task --episodes 40 --noise 0.1; \
+		$(COLLECT) $$task --out runs/base/$$task-noisy --episodes 30 --noise 0.4; \
+		$(COLLECT) $$task --out runs/base/$$task-random --episodes 10 $(RANDOM); \
+	done
+	set -e; for task in $(LOCOMOTION); do \
+		$(COLLECT) $$task --out runs/base/$$task-random --episodes 50 $(RANDOM); \
+	done
+	set -e; for store in runs/base/*; do $(BIN)/pixeltraj render $$store; done
+	$(BIN)/pixeltraj pretrain --stores runs/base/* --out runs/embedded --steps 4500 --vae.steps 1200

@@ -3,6 +3,7 @@
 Two phases: first the keypoint head on single tiles; then, on the states it gives, all other heads.
 """
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -96,7 +97,7 @@ def train_on(store: Store, generator: Generator, config: TrainConfig) -> Decoder
         progress = step / config.steps if first else (step - config.steps) / config.head_steps
         optimizer = optimizers["keypoints" if first else "heads"]
         for group in optimizer.param_groups:
-            group["lr"] = config.lr * min(1, 20 * progress + 0.05) * 0.5 * (1 + np.cos(np.pi * progress))
+            group["lr"] = config.lr * schedule(progress)
         loss = locate.loss(rng, config.batch) if behave is None else behave.loss(rng, 2 * config.batch, config.jitter)
         optimizer.zero_grad()
         loss.backward()
@@ -123,6 +124,11 @@ def train_on(store: Store, generator: Generator, config: TrainConfig) -> Decoder
     decoder.save(config.out)
     checkpoint.remove()
     return decoder
+
+
+def schedule(progress: float) -> float:
+    """Factor on the learning rate for a share in [0, 1) of a phase: warm-up, then a cosine to zero."""
+    return min(1.0, 0.05 + 20 * progress) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def make_heads(task: Task, windows: Windows, config: TrainConfig) -> Heads:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.eval.agents.rlpd import RLPD, RLPDConfig
-from pixeltraj.eval.results import Result, plot, summary, table, verdict
+from pixeltraj.eval.results import Result, difference, plot, summary, table, verdict
 from pixeltraj.files import file_hash, provenance, read_json, write_json, write_whole
 from pixeltraj.replay_buffer import Batch, Imagine, ReplayBuffer, ReplayBufferConfig
 from pixeltraj.store import Store
@@ -36,7 +36,7 @@ MakeImagine = Callable[[Task], Imagine]
 called; a dataclass' fields are recorded with the results."""
 
 SCHEMA = 1
-TRAINING_SEEDS = 1_000_000  # far from the demonstrations', which count from 0 up
+TRAINING_SEEDS = 2_000_000  # far from the demonstrations, which count from 0 up, and the base's, from 1,000,000
 EVALUATION_SEEDS = 1_000_000_000
 REPORT_EVERY = 20
 
@@ -121,6 +121,7 @@ def run(config: EvalConfig, make_imagine: MakeImagine | None = None) -> dict[str
         "measure": measure,
         "runs": [asdict(result) for result in results],
         "summary": summary(results),
+        "difference": difference(results),
         "verdict": verdict(results),
     }
     write_json(config.out / "results.json", report)
@@ -244,7 +245,12 @@ class Run:
     def load(self) -> None:
         with safe_open(self.path, "pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, not a dict
-            facts = json.loads(file.metadata()["facts"])
+            metadata = file.metadata()
+        if metadata["schema"] != str(SCHEMA):
+            raise PixeltrajError(
+                f"{self.path} has schema {metadata['schema']}, this pixeltraj writes {SCHEMA}; remove it"
+            )
+        facts = json.loads(metadata["facts"])
         prefix = "buffer."
         arrays = {k.removeprefix(prefix): v.numpy() for k, v in tensors.items() if k.startswith(prefix)}
         self.buffer.load_state_dict(arrays)
@@ -257,7 +263,9 @@ class Run:
 def _run_all(config: EvalConfig, make_imagine: MakeImagine | None, todo: list[tuple[Arm, int]]) -> None:
     """Each run in a process of its own, `processes` at a time."""
     context = multiprocessing.get_context("spawn")  # forked children inherit locked GL and torch threads
-    waiting, running, steps = list(todo), {}, {}
+    waiting = list(todo)
+    running: dict[Any, tuple[Any, Arm, int]] = {}  # by the end of the pipe that a run reports through
+    steps: dict[tuple[Arm, int], int] = {}
     with tqdm(total=len(todo) * config.steps, desc=f"eval {config.task}", unit="decision") as bar:
         try:
             while waiting or running:
@@ -268,13 +276,14 @@ def _run_all(config: EvalConfig, make_imagine: MakeImagine | None, todo: list[tu
                     process.start()
                     sender.close()
                     running[receiver] = (process, arm, seed)
-                for receiver in wait(list(running)):
-                    process, arm, seed = running[receiver]
+                ready: Any
+                for ready in wait(list(running)):
+                    process, arm, seed = running[ready]
                     try:
-                        message = receiver.recv()
+                        message = ready.recv()
                     except EOFError:  # the process has ended
                         process.join()
-                        del running[receiver]
+                        del running[ready]
                         if not _result_path(config, arm, seed).exists():
                             raise PixeltrajError(
                                 f"the run {arm}-{seed} died (exit code {process.exitcode}); the same command goes on"
@@ -294,9 +303,11 @@ def _work(config: EvalConfig, arm: Arm, seed: int, make_imagine: MakeImagine | N
     """A run's process. Sends the decisions so far, or one line on what went wrong."""
     torch.set_num_threads(1)
     try:
-        result = Run(config, arm, seed, make_imagine).learn(sender.send)
+        run = Run(config, arm, seed, make_imagine)
+        result = run.learn(sender.send)
         sender.send(config.steps)
         write_json(_result_path(config, arm, seed), asdict(result))
+        run.path.unlink(missing_ok=True)
     except PixeltrajError as error:
         sender.send(str(error))
     except BrokenPipeError:  # whoever started the experiment is gone; the next one takes over
@@ -319,7 +330,8 @@ def _settings(config: EvalConfig, make_imagine: MakeImagine | None) -> dict[str,
     del settings["out"], settings["processes"], settings["checkpoint_every"], settings["arms"], settings["seeds"]
     settings["store_hash"] = file_hash(config.store / "zarr.json")
     if make_imagine is not None:
-        kind = make_imagine if isinstance(make_imagine, type) or not is_dataclass(make_imagine) else type(make_imagine)
-        fields = asdict(make_imagine) if is_dataclass(make_imagine) and not isinstance(make_imagine, type) else {}
+        instance = is_dataclass(make_imagine) and not isinstance(make_imagine, type)
+        kind: Any = type(make_imagine) if instance else make_imagine
+        fields: dict[str, Any] = asdict(make_imagine) if instance else {}  # type: ignore[call-overload]
         settings["imagination"] = {"kind": f"{kind.__module__}.{kind.__qualname__}", **fields}
     return json.loads(json.dumps(settings, default=str))

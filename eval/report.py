@@ -105,7 +105,7 @@ def _check(value: Any, shape: Any, source: Path, where: str) -> None:
         return
     if shape == FILE and (text or value is None):
         return
-    wanted = {dict: "an object", list: "a list"}.get(type(shape), shape)
+    wanted = "an object" if isinstance(shape, dict) else "a list" if isinstance(shape, list) else shape
     raise PixeltrajError(f"{source}: {where.lstrip('.') or 'the whole'} is {value!r:.40}, wanted {wanted}")
 
 
@@ -153,7 +153,7 @@ def duration(seconds: float | None) -> str:
 def _error(row: Mapping[str, Any]) -> str:
     if row["unit"] == "m" and row["error"] is not None:
         return figure(1000.0 * row["error"], "mm")
-    return figure(row["error"], row["unit"])
+    return escape(figure(row["error"], row["unit"]))
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -179,8 +179,8 @@ def judge(report: dict[str, Any]) -> tuple[str, str, list[str]]:
         return "open", "Not measured: the agent was not run both with and without imagination.", _cause(report)
     said = [
         f"After {figure(report['agent']['steps'])} decisions the agent solves {rate(_mean(with_))} of its test "
-        f"episodes with imagination and {rate(_mean(without))} without: {points(mean)} points. Both start from the same "
-        f"{figure(report['agent']['offline_episodes'])} offline episodes and the same seeds.",
+        f"episodes with imagination and {rate(_mean(without))} without: {points(mean)} points. Both start from the "
+        f"same {figure(report['agent']['offline_episodes'])} offline episodes and the same seeds.",
         f"Over {pairs} seed{'s' * (pairs > 1)} the scores range from {rate(min(with_))} to {rate(max(with_))} with and "
         f"from {rate(min(without))} to {rate(max(without))} without.",
     ]
@@ -528,6 +528,8 @@ svg line{stroke:var(--line)}svg text{fill:var(--muted);font-size:12.5px}
 polyline{fill:none;stroke-width:3;stroke-linejoin:round;stroke-linecap:round}
 polyline.with{stroke:var(--with)}polyline.without{stroke:var(--without)}polyline.seed{stroke-width:1.2;opacity:.45}
 dl{margin:0}dt{color:var(--muted);font-size:13px}dd{margin:0 0 10px}
-@media (max-width:520px){main{padding:18px 12px 40px}.card,.verdict{padding:14px}.dense{font-size:11.5px}.dense tr>*{padding-left:3px;padding-right:3px}
-.tiles li:last-child:nth-child(odd){grid-column:1/-1}.bars li{grid-template-columns:8em 1fr 5.6em}th,td{padding-left:5px;padding-right:5px}}
+@media (max-width:520px){main{padding:18px 12px 40px}.card,.verdict{padding:14px}.dense{font-size:11.5px}
+.dense tr>*{padding-left:3px;padding-right:3px}
+.tiles li:last-child:nth-child(odd){grid-column:1/-1}.bars li{grid-template-columns:8em 1fr 5.6em}
+th,td{padding-left:5px;padding-right:5px}}
 """

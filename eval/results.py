@@ -62,24 +62,38 @@ def summary(results: list[Result]) -> dict[str, dict[str, float]]:
     return rows
 
 
-def verdict(results: list[Result]) -> str:
-    """Whether imagination helped, from the differences between runs that share a seed (paired t, 95 %)."""
+def gains(results: list[Result]) -> np.ndarray:
+    """(n,) score with minus score without imagination, for each seed that was run both ways."""
     score = {(r.arm, r.seed): r.score for r in results}
     seeds = sorted({r.seed for r in results})
-    pairs = [(score["with", s], score["without", s]) for s in seeds if {("with", s), ("without", s)} <= score.keys()]
-    if not pairs:
+    return np.array([score["with", s] - score["without", s] for s in seeds if {("with", s), ("without", s)} <= {*score}])
+
+
+def difference(results: list[Result]) -> dict[str, float | None]:
+    """Mean gain and its 95 % interval (paired t); None where there are too few pairs to say."""
+    gained = gains(results)
+    mean = float(gained.mean()) if len(gained) else None
+    if mean is None or len(gained) < FEWEST_PAIRS:
+        return {"mean": mean, "low": None, "high": None}
+    error = float(_t95(len(gained) - 1) * gained.std(ddof=1) / np.sqrt(len(gained)))
+    return {"mean": mean, "low": mean - error, "high": mean + error}
+
+
+def verdict(results: list[Result]) -> str:
+    """Whether imagination helped, in a sentence."""
+    gained, interval = gains(results), difference(results)
+    mean, low, high = interval["mean"], interval["low"], interval["high"]
+    if mean is None:
         return "Cannot tell whether imagination helped: no seed was run both with and without it."
     if not any(r.imagined for r in results if r.arm == "with"):
         return "Cannot tell whether imagination helped: nothing was imagined."
-    gains = np.array([a - b for a, b in pairs])
-    if len(gains) < FEWEST_PAIRS:
-        listed = ", ".join(f"{gain:+.2f}" for gain in gains)
-        return f"Cannot tell whether imagination helped: {len(gains)} of at least {FEWEST_PAIRS} seeds, gains {listed}."
-    mean, error = gains.mean(), _t95(len(gains) - 1) * gains.std(ddof=1) / np.sqrt(len(gains))
-    figures = f"mean gain {mean:+.2f}, 95 % interval {mean - error:+.2f} to {mean + error:+.2f}, {len(gains)} seeds"
-    if mean - error > 0:
+    if low is None or high is None:
+        listed = ", ".join(f"{gain:+.2f}" for gain in gained)
+        return f"Cannot tell whether imagination helped: {len(gained)} of at least {FEWEST_PAIRS} seeds, gains {listed}."
+    figures = f"mean gain {mean:+.2f}, 95 % interval {low:+.2f} to {high:+.2f}, {len(gained)} seeds"
+    if low > 0:
         return f"Imagination helped: {figures}."
-    if mean + error <= 0:
+    if high <= 0:
         return f"Imagination did not help: {figures}."
     return f"Cannot tell whether imagination helped: {figures}."
 

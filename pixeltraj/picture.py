@@ -193,16 +193,16 @@ def _header(task: Task, width: int, real: bool, step: int | None = None) -> Imag
     size = 26
     while size > 15 and _font(size).getlength(f'"{task.prompt}"') > width - 2 * MARGIN:
         size -= 1
-    lines, line, x = [], [], 0.0
+    lines: list[list[tuple[float, str, str]]] = [[]]
+    x = 0.0
     for i, keypoint in enumerate(task.keypoints):
         name = keypoint.name.replace("_", " ")
         advance = 2 * RING + 8 + _font(17).getlength(name) + 22
-        if line and x + advance > width - 2 * MARGIN:
-            lines.append(line)
-            line, x = [], 0.0
-        line.append((x, name, COLOURS[i % len(COLOURS)]))
+        if lines[-1] and x + advance > width - 2 * MARGIN:
+            lines.append([])
+            x = 0.0
+        lines[-1].append((x, name, COLOURS[i % len(COLOURS)]))
         x += advance
-    lines.append(line)
     note = f"{task.name} · discs: keypoints decoded from the imagined frames"
     if real:
         note += " · rings: the true ones"

@@ -32,8 +32,8 @@ class Batch(NamedTuple):
     def of(cls, trajectories: Iterable[Trajectory], imagined: bool = False) -> "Batch":
         """All transitions of the trajectories, in order; at least one trajectory."""
         parts = [(t.states[:-1], t.actions, t.rewards, t.states[1:], t.terminations) for t in trajectories]
-        columns = [np.concatenate(column) for column in zip(*parts)]
-        return cls(*columns, np.full(len(columns[0]), imagined))
+        states, actions, rewards, next_states, terminations = (np.concatenate(column) for column in zip(*parts))
+        return cls(states, actions, rewards, next_states, terminations, np.full(len(states), imagined))
 
 
 class Imagine(Protocol):
@@ -153,14 +153,13 @@ class ReplayBuffer:
             raise PixeltrajError("the replay buffer is empty; store a transition before sampling")
         imagined = self._rng.random(size) < (self.config.rho if len(self.imagined) else 0.0)
         place = self._rng.random(size)
-        columns = []
         rows_own = (place[~imagined] * len(self.own)).astype(np.int64)
         rows_imagined = (place[imagined] * len(self.imagined)).astype(np.int64)
-        for own, dream in zip(self.own.columns.values(), self.imagined.columns.values()):
-            drawn = np.empty((size, *own.shape[1:]), own.dtype)
-            drawn[~imagined], drawn[imagined] = own[rows_own], dream[rows_imagined]
-            columns.append(drawn)
-        return Batch(*columns, imagined)
+        columns = {"imagined": imagined}
+        for name, own in self.own.columns.items():
+            columns[name] = drawn = np.empty((size, *own.shape[1:]), own.dtype)
+            drawn[~imagined], drawn[imagined] = own[rows_own], self.imagined.columns[name][rows_imagined]
+        return Batch(**columns)
 
     # Saving
 

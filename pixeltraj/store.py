@@ -44,9 +44,7 @@ class Store:
         self._refresh()
 
     @classmethod
-    def create(
-        cls, path: Path, task: Task, provenance: dict[str, Any], snapshot_layout: dict[str, int]
-    ) -> "Store":
+    def create(cls, path: Path, task: Task, provenance: dict[str, Any], snapshot_layout: dict[str, int]) -> "Store":
         """A new, empty store. Raises PixeltrajError where something stands at `path` already."""
         if path.exists():
             raise PixeltrajError(f"{path} exists already; give another --out or remove it")
@@ -91,18 +89,14 @@ class Store:
         """An existing store. Raises PixeltrajError where it is none, is newer than this code, or does not
         fit the task as it is defined now."""
         if not (path / "zarr.json").is_file():
-            raise PixeltrajError(
-                f"{path} is not a store; make one with `pixeltraj collect TASK --out {path}`"
-            )
+            raise PixeltrajError(f"{path} is not a store; make one with `pixeltraj collect TASK --out {path}`")
         try:
             group = zarr.open_group(path, mode="r+")
         except (ValueError, KeyError, TypeError) as error:  # zarr.json is not the JSON of a group
             raise PixeltrajError(f"{path}/zarr.json is damaged ({error}); make the store again") from error
         schema = group.attrs.get("schema")
         if schema != SCHEMA:
-            raise PixeltrajError(
-                f"{path} has schema {schema}, this pixeltraj reads {SCHEMA}; collect it again"
-            )
+            raise PixeltrajError(f"{path} has schema {schema}, this pixeltraj reads {SCHEMA}; collect it again")
         store = cls(path, group)
         if task is not None and task.name != store.task.name:
             raise PixeltrajError(f"{path} holds {store.task.name}, not {task.name}")

@@ -70,9 +70,7 @@ def rollout(simulator: Simulator, policy: Policy, config: CollectConfig, seed: i
     actions, rewards, terminations, truncations = [], [], [], []
     limit = config.max_steps or simulator.task.horizon
     while True:
-        action = policy(simulator, state, rng) + config.noise * rng.standard_normal(
-            simulator.task.action_size
-        )
+        action = policy(simulator, state, rng) + config.noise * rng.standard_normal(simulator.task.action_size)
         action = np.clip(action, -1.0, 1.0).astype(np.float32)
         state, reward, terminated, truncated, _ = simulator.step(action)
         truncated = truncated or (not terminated and len(actions) + 1 >= limit)

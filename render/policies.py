@@ -27,9 +27,7 @@ def make_policy(spec: str, simulator: Simulator) -> Policy:
     if spec == "scripted":
         simulator.reset(seed=0)
         if simulator.scripted_action() is None:
-            raise PixeltrajError(
-                f"{task.name} ships no scripted policy; use --policy random or --policy sb3:PATH"
-            )
+            raise PixeltrajError(f"{task.name} ships no scripted policy; use --policy random or --policy sb3:PATH")
         return lambda sim, state, rng: sim.scripted_action()
     if spec.startswith("sb3:"):
         actor = SB3Actor.load(Path(spec.removeprefix("sb3:")))
@@ -73,17 +71,13 @@ class SB3Actor:
         observation normalisation."""
         try:
             with zipfile.ZipFile(path) as archive:
-                weights = torch.load(
-                    io.BytesIO(archive.read("policy.pth")), weights_only=True, map_location="cpu"
-                )
+                weights = torch.load(io.BytesIO(archive.read("policy.pth")), weights_only=True, map_location="cpu")
                 described = json.loads(archive.read("data"))
         except Exception as error:  # a file that is something else fails in a dozen ways
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise PixeltrajError(f"{path} is not a stable-baselines3 checkpoint ({reason})") from error
         on_policy = "mlp_extractor.policy_net.0.weight" in weights
-        body, head = (
-            ("mlp_extractor.policy_net.", "action_net.") if on_policy else ("actor.latent_pi.", "actor.mu.")
-        )
+        body, head = ("mlp_extractor.policy_net.", "action_net.") if on_policy else ("actor.latent_pi.", "actor.mu.")
         if not on_policy and f"{head}weight" not in weights:  # TD3 keeps one sequence
             body, head = "actor.mu.", ""
         named = re.search(r"modules\.activation\.(\w+)", str(described.get("policy_kwargs")))

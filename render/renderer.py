@@ -51,6 +51,9 @@ class Renderer:
 
     def frame(self) -> np.ndarray:
         """(84, 84, 3) uint8: the simulator as it stands."""
+        # A step leaves the positions of before its integration; this changes nothing that a step reads.
+        for update in (mujoco.mj_kinematics, mujoco.mj_comPos, mujoco.mj_camlight):
+            update(self.simulator.model, self.simulator.data)
         self._camera.lookat[:] = np.asarray(self.simulator.task.camera.lookat) + self.simulator.anchor()
         self._renderer.update_scene(self.simulator.data, self._camera)
         return self._renderer.render()

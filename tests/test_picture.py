@@ -56,7 +56,7 @@ def cells(path: Path, rows: int, columns: int) -> np.ndarray:
 
 
 def test_keypoints_are_drawn_where_they_project_to(tmp_path: Path) -> None:
-    shifted = PIXELS + [0.0, 6.0]
+    shifted = PIXELS + np.array([0.0, 6.0])
     draw([trajectory(4, PIXELS)], [trajectory(4, shifted)], TASK, tmp_path / "a.png")
     drawn = cells(tmp_path / "a.png", rows=2, columns=5)
     for i, ((column, row), (_, below)) in enumerate(zip(PIXELS, shifted)):

@@ -51,7 +51,9 @@ def assert_equal(one: Trajectory, two: Trajectory) -> None:
 
 
 @settings(max_examples=8, deadline=None)
-@given(batches=st.lists(st.lists(st.integers(1, 70), min_size=1, max_size=3), min_size=1, max_size=3), frames=st.booleans())
+@given(
+    batches=st.lists(st.lists(st.integers(1, 70), min_size=1, max_size=3), min_size=1, max_size=3), frames=st.booleans()
+)
 def test_round_trip(tmp_path_factory: pytest.TempPathFactory, batches: list[list[int]], frames: bool) -> None:
     """Whatever the lengths, and however they straddle chunks and commits."""
     path = tmp_path_factory.mktemp("round") / "store"

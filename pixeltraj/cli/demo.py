@@ -235,7 +235,7 @@ def reward(counts: dict[str, Any]) -> dict[str, Any]:
 def one_step(checked: dict[str, Any]) -> dict[str, Any]:
     def part(which: str, name: str) -> dict[str, Any]:
         rows = checked[which][name]
-        per_dimension = [{"name": n, **d} for n, d in rows["dimensions"].items()]
+        per_dimension = [d["percent_of_range"] for d in rows["dimensions"].values()]
         return {"error_percent": rows["percent_of_range"], "per_dimension": per_dimension}
 
     return {

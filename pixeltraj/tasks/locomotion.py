@@ -68,9 +68,7 @@ class LocomotionSimulator(Simulator):
         super().__init__(task)
         self.env = gym.make(task.environment).unwrapped
         self.model, self.data = self.env.model, self.env.data
-        self.snapshot_layout = {
-            "integration": mujoco.mj_stateSize(self.model, mujoco.mjtState.mjSTATE_INTEGRATION)
-        }
+        self.snapshot_layout = {"integration": mujoco.mj_stateSize(self.model, mujoco.mjtState.mjSTATE_INTEGRATION)}
 
     def _reset(self, seed: int) -> None:
         self.env.reset(seed=seed)

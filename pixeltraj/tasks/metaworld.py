@@ -120,9 +120,7 @@ class MetaWorldSimulator(Simulator):
         return float(success), success, {"success": success}
 
     def scripted_action(self) -> np.ndarray:
-        raw = np.concatenate(
-            [self.env._get_curr_obs_combined_no_goal(), self.env._prev_obs, self.env._target_pos]
-        )
+        raw = np.concatenate([self.env._get_curr_obs_combined_no_goal(), self.env._prev_obs, self.env._target_pos])
         return np.clip(self._policy.get_action(raw), -1.0, 1.0)
 
     def snapshot(self) -> np.ndarray:

@@ -60,11 +60,10 @@ def test_where_no_gl_works_the_packages_are_named(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("attention", "level"), [(lambda *a: a[0], "ok"), (lambda *a: (_ for _ in ()).throw(NotImplementedError("no")), "warn")]
+    ("attention", "level"),
+    [(lambda *a: a[0], "ok"), (lambda *a: (_ for _ in ()).throw(NotImplementedError("no")), "warn")],
 )
-def test_xformers_is_called_and_not_believed(
-    monkeypatch: pytest.MonkeyPatch, attention: object, level: str
-) -> None:
+def test_xformers_is_called_and_not_believed(monkeypatch: pytest.MonkeyPatch, attention: object, level: str) -> None:
     package, ops = types.ModuleType("xformers"), types.ModuleType("xformers.ops")
     ops.memory_efficient_attention = attention  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "xformers", package)

@@ -43,7 +43,7 @@ def make(offline: Batch, config: RLPDConfig = SMALL, seed: int = 0, clamped: boo
 def test_learns_the_values_of_a_two_step_problem() -> None:
     rng = np.random.default_rng(0)
     agent = make(two_steps(500, rng))
-    for _ in range(400):
+    for _ in range(300):
         agent.update(two_steps(32, rng), two_steps(32, rng))
     states = agent.normalise(np.array([[0.0], [0.0], [1.0], [1.0]], np.float32))
     actions = torch.tensor([[0.7], [-0.7], [0.7], [-0.7]])

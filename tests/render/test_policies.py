@@ -17,7 +17,9 @@ def test_random_actions_come_from_the_rng_that_is_passed_in() -> None:
     simulator = get_task("Hopper-v5").make()
     state, _ = simulator.reset(seed=0)
     policy = make_policy("random", simulator)
-    one, two = (np.array([policy(simulator, state, rng) for _ in range(50)]) for rng in map(np.random.default_rng, (1, 1)))
+    one, two = (
+        np.array([policy(simulator, state, rng) for _ in range(50)]) for rng in map(np.random.default_rng, (1, 1))
+    )
     np.testing.assert_array_equal(one, two)
     assert one.shape == (50, 3) and np.abs(one).max() <= 1
     assert not np.array_equal(one[0], policy(simulator, state, np.random.default_rng(2)))
@@ -40,7 +42,7 @@ def test_sb3_checkpoints_act_as_in_sb3(
     states = np.random.default_rng(0).standard_normal((100, simulator.task.state_size)).astype(np.float32)
     expected = model.predict(states, deterministic=True)[0]
     assert expected.std() > 0.1
-    np.testing.assert_allclose([actor(state) for state in states], expected, atol=1e-5)
+    np.testing.assert_allclose([actor(state) for state in states], expected, atol=1e-4)
 
 
 def test_observation_normalisation_is_read_from_beside_the_checkpoint(tmp_path: Path) -> None:

@@ -1,0 +1,67 @@
+"""README's code blocks are run as they stand, but for sizes."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+# What makes each command small enough for a test.
+SMALL = {
+    "pixeltraj collect": "--episodes 5 --max-steps 8",
+    "pixeltraj render": "",
+    "accelerate launch": "--steps 2 --batch 2 --rank 2 --base {base}",
+    "pixeltraj decode": "--steps 2 --head-steps 2 --base {base}",
+    "pixeltraj imagine": "--n 4 --base {base}",
+    "pixeltraj eval": "--seeds 1 --steps 20 --offline-updates 2 --eval-episodes 1 --base {base}",
+}
+
+
+def block(name: str) -> str:
+    found = re.search(rf"<!-- {name} -->\n```\w+\n(.*?)```", README, re.DOTALL)
+    assert found, f"README has no block {name}"
+    return found[1]
+
+
+def commands() -> list[str]:
+    return [line for line in block("stages").splitlines() if line and not line.startswith("#")]
+
+
+def test_every_stage_of_the_readme_runs(base_path: Path, tmp_path: Path) -> None:
+    for command in commands():
+        start = next(key for key in SMALL if command.startswith(key))
+        words = shlex.split(f"{command} {SMALL[start].format(base=base_path)}")
+        if words[0] == "pixeltraj":
+            words = [sys.executable, "-m", "pixeltraj", *words[1:]]
+        else:
+            launcher = [
+                sys.executable,
+                "-m",
+                "accelerate.commands.launch",
+                "--cpu",
+                "--num_cpu_threads_per_process",
+                "1",
+            ]
+            words = [*launcher, *words[2:]]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"
+    runs = tmp_path / "runs"
+    for made in ("lora/pytorch_lora_weights.safetensors", "imagined.png", "imagined.gif", "eval/results.json"):
+        assert (runs / made).stat().st_size > 0, made
+
+
+def test_the_python_block_runs() -> None:
+    names: dict[str, object] = {}
+    exec(block("python"), names)
+    assert names["batch"].states.shape == (128, 17)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("target", ["demo", "test"])
+def test_the_make_targets_exist(target: str) -> None:
+    assert f"make {target}" in README
+    done = subprocess.run(["make", "-n", target], cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
