@@ -3,7 +3,7 @@
 Prints the table in Markdown; --json writes the whole report.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from pixeltraj.files import read_json, write_json
 
 @dataclass(frozen=True)
 class Benchmark:
-    demo: Config = Config()
+    demo: Config = field(default_factory=Config)
     """The demo that is measured."""
     json: Path | None = None
     """Where to write the report."""

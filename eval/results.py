@@ -66,7 +66,9 @@ def gains(results: list[Result]) -> np.ndarray:
     """(n,) score with minus score without imagination, for each seed that was run both ways."""
     score = {(r.arm, r.seed): r.score for r in results}
     seeds = sorted({r.seed for r in results})
-    return np.array([score["with", s] - score["without", s] for s in seeds if {("with", s), ("without", s)} <= {*score}])
+    return np.array(
+        [score["with", s] - score["without", s] for s in seeds if {("with", s), ("without", s)} <= {*score}]
+    )
 
 
 def difference(results: list[Result]) -> dict[str, float | None]:
@@ -89,7 +91,9 @@ def verdict(results: list[Result]) -> str:
         return "Cannot tell whether imagination helped: nothing was imagined."
     if low is None or high is None:
         listed = ", ".join(f"{gain:+.2f}" for gain in gained)
-        return f"Cannot tell whether imagination helped: {len(gained)} of at least {FEWEST_PAIRS} seeds, gains {listed}."
+        return (
+            f"Cannot tell whether imagination helped: {len(gained)} of at least {FEWEST_PAIRS} seeds, gains {listed}."
+        )
     figures = f"mean gain {mean:+.2f}, 95 % interval {low:+.2f} to {high:+.2f}, {len(gained)} seeds"
     if low > 0:
         return f"Imagination helped: {figures}."

@@ -204,7 +204,9 @@ def write_base(
         text_encoder=text_encoder.half(),
         tokenizer=tokenizer,
         unet=unet.half(),
-        scheduler=DPMSolverMultistepScheduler.from_config(noise_scheduler.config, timestep_spacing="trailing", steps_offset=1),
+        scheduler=DPMSolverMultistepScheduler.from_config(
+            noise_scheduler.config, timestep_spacing="trailing", steps_offset=1
+        ),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

@@ -56,7 +56,5 @@ class Camera:
         """Inverse of `project`: (..., 3) column, row, depth -> (..., 3) metres."""
         column, row, depth = np.moveaxis(np.asarray(pixels, dtype=np.float64), -1, 0)
         half = FRAME_SIZE / 2
-        local = np.stack(
-            [(column - half) * depth / self.focal, (half - row) * depth / self.focal, depth], axis=-1
-        )
+        local = np.stack([(column - half) * depth / self.focal, (half - row) * depth / self.focal, depth], axis=-1)
         return local @ self.rotation + self.position

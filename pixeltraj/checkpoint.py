@@ -32,7 +32,7 @@ class Checkpoint:
         if content["config"] != self.config:
             other = [key for key, value in self.config.items() if content["config"].get(key) != value]
             raise PixeltrajError(
-                f"{self.path} belongs to a run with another {', '.join(other)}; give another --out or remove that folder"
+                f"{self.path} belongs to a run with another {', '.join(other)}; give another --out or remove it"
             )
         return content["step"], content["states"]
 

@@ -87,7 +87,7 @@ class Generator:
 
 
 def load_lora(base: Base, folder: Path) -> None:
-    """Put the LoRA into the base's U-Net through diffusers. Raises PixeltrajError unless every tensor finds its place."""
+    """Put the LoRA into the base's U-Net. Raises PixeltrajError unless every tensor finds its place."""
     path = folder / LORA_FILE
     try:
         wanted = load_file(path)

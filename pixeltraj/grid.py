@@ -58,9 +58,7 @@ class Grid:
         """Inverse of `join`."""
         batch, channels, height, width = grid.shape
         tiles = grid.reshape(batch, channels, self.rows, height // self.rows, COLUMNS, width // COLUMNS)
-        return tiles.permute(0, 2, 4, 1, 3, 5).reshape(
-            batch, self.k, channels, height // self.rows, width // COLUMNS
-        )
+        return tiles.permute(0, 2, 4, 1, 3, 5).reshape(batch, self.k, channels, height // self.rows, width // COLUMNS)
 
     def repeat(self, first: Tensor) -> Tensor:
         """(B, C, L, L) -> (B, C, R L, 5 L): the first frame's latents in every tile, the condition."""

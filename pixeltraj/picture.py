@@ -56,7 +56,7 @@ def draw(
         raise PixeltrajError("a trajectory without frames cannot be drawn; render its store first")
     examples = [(a, b) for a, b in zip_longest(imagined, real or ())]
     longest = max(len(t.keypoints) for pair in examples for t in pair if t is not None)
-    write_whole(path, lambda beside: _sheet(examples, longest, task).save(beside))
+    write_whole(path, lambda beside: _sheet(examples, longest, task).save(beside, compress_level=4))
     gif = path.with_suffix(".gif")
     moments = [_moment(examples, i, task) for i in range(longest)]
     write_whole(gif, lambda beside: _save_gif(moments, beside, milliseconds))
@@ -120,7 +120,7 @@ def _moment(examples: list[Example], step: int, task: Task) -> Image.Image:
 def _save_gif(moments: list[Image.Image], path: Path, milliseconds: int) -> None:
     # One palette for all frames, or colours flicker: half of it by how common a colour is (smooth surfaces), half
     # with every colour counting once (small bright objects), and the marks' own colours exactly.
-    pixels = np.concatenate([np.asarray(m).reshape(1, -1, 3) for m in moments], axis=1)
+    pixels = np.concatenate([np.asarray(m)[::2, ::2].reshape(1, -1, 3) for m in moments], axis=1)
     once = np.unique(pixels[0] & 0xF8 | 4, axis=0)[None]
     kept = [value for c in (*COLOURS, PAPER, PANEL, MUTED, INK, ACCENT) for value in ImageColor.getrgb(c)]
     half = (256 - len(kept) // 3) // 2

@@ -102,9 +102,9 @@ class Store:
             raise PixeltrajError(f"{path} holds {store.task.name}, not {task.name}")
         then, now = group.attrs["fingerprint"], _plain(store.task.fingerprint())
         if then != now:
-            changed = [key for key in now if then.get(key) != now[key]]
+            changed = " and ".join(key for key in now if then.get(key) != now[key])
             raise PixeltrajError(
-                f"{path} was made with another {' and '.join(changed)} of {store.task.name}; collect and render it again"
+                f"{path} was made with another {' and '.join(changed)} of {store.task.name}; collect it again"
             )
         return store
 
@@ -226,7 +226,7 @@ class Store:
         self.require_episodes()
         if self.rendered < self.frame_count:
             raise PixeltrajError(
-                f"{self.path} has frames for {self.rendered} of {self.frame_count} states; run `pixeltraj render {self.path}`"
+                f"{self.path} shows {self.rendered} of {self.frame_count} states: `pixeltraj render {self.path}`"
             )
 
 

@@ -35,7 +35,7 @@ def test_the_lookat_is_in_the_middle_at_its_distance(camera: Camera) -> None:
 @given(cameras)
 def test_up_is_up_and_right_is_right(camera: Camera) -> None:
     centre = np.array(camera.lookat)
-    assert camera.project(centre + [0, 0, 0.01])[1] < FRAME_SIZE / 2
+    assert camera.project(centre + np.array([0, 0, 0.01]))[1] < FRAME_SIZE / 2
     turned = np.cross(camera.rotation[2], [0, 0, 1])  # to the right of where the camera looks
     assert camera.project(centre + 0.01 * turned)[0] > FRAME_SIZE / 2
 

@@ -38,7 +38,9 @@ class RLPDConfig:
     tau: float = 0.005
     """Step of the target critics towards the critics."""
     temperature: float = 0.01
-    """Weight of the entropy at the start; it is tuned towards an entropy of -A/2."""
+    """Weight of the entropy at the start; it is tuned towards `target_entropy`."""
+    target_entropy: float = -1.0
+    """Per action dimension, nats."""
     entropy_in_backup: bool = False
     """Whether the target value counts entropy, as in plain SAC."""
     bc_weight: float = 1.0
@@ -116,13 +118,14 @@ class RLPD(nn.Module):
             parameter.requires_grad_(True)
         temperature = self.log_temperature.detach().exp()
         mask = torch.from_numpy(cloned).float()
-        errors = (mean.tanh() - actions).square().mean(dim=-1)
+        # The sample's error, not the mode's: it narrows the policy too, or exploration would stay near random.
+        errors = (sampled - actions).square().mean(dim=-1)
         bc_loss = (mask * errors).sum() / mask.sum().clamp(min=1.0)
         actor_loss = (temperature * log_probability - value).mean() + config.bc_weight * bc_loss
         self._step(0, actor_loss)
 
         entropy = -log_probability.detach().mean()
-        self._step(2, self.log_temperature * (entropy + actions.shape[-1] / 2))
+        self._step(2, self.log_temperature * (entropy - config.target_entropy * actions.shape[-1]))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.target.parameters()), list(self.critics.parameters()), config.tau)
         return {

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from pixeltraj.errors import PixeltrajError
-from pixeltraj.eval.report import ABSENT, CONTRACT, duration, figure, judge, points, rate, write_report
+from pixeltraj.eval.judgement import ABSENT, duration, figure, judge, points, rate
+from pixeltraj.eval.report import CONTRACT, write_report
 
 
 def runs(*finals: float) -> dict[str, Any]:

@@ -138,7 +138,16 @@ def test_killed_fine_tuning_goes_on_and_ends_like_an_unbroken_one(
 ) -> None:
     def launch(out: Path) -> subprocess.Popen[bytes]:
         launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
-        launcher += ["--num_machines", "1", "--num_cpu_threads_per_process", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+        launcher += [
+            "--num_machines",
+            "1",
+            "--num_cpu_threads_per_process",
+            "1",
+            "--mixed_precision",
+            "no",
+            "--dynamo_backend",
+            "no",
+        ]
         arguments = ["--store", store_path, "--base", base_path, "--out", out, "--steps", "150", "--batch", "2"]
         return subprocess.Popen([*launcher, "-m", "pixeltraj.finetune", *map(str, arguments), "--rank", "2"])
 
