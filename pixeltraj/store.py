@@ -102,7 +102,7 @@ class Store:
             raise PixeltrajError(f"{path} holds {store.task.name}, not {task.name}")
         then, now = group.attrs["fingerprint"], _plain(store.task.fingerprint())
         if then != now:
-            changed = " and ".join(key for key in now if then.get(key) != now[key])
+            changed = [key for key in now if then.get(key) != now[key]]
             raise PixeltrajError(
                 f"{path} was made with another {' and '.join(changed)} of {store.task.name}; collect it again"
             )

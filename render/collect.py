@@ -67,7 +67,8 @@ def rollout(simulator: Simulator, policy: Policy, config: CollectConfig, seed: i
     rng = np.random.default_rng([seed, 1])  # apart from the stream that the episode's start is drawn from
     state, _ = simulator.reset(seed=seed)
     states, snapshots, keypoints = [state], [simulator.snapshot()], [simulator.keypoints()]
-    actions, rewards, terminations, truncations = [], [], [], []
+    actions: list[np.ndarray] = []
+    rewards, terminations, truncations = [], [], []
     limit = config.max_steps or simulator.task.horizon
     while True:
         action = policy(simulator, state, rng) + config.noise * rng.standard_normal(simulator.task.action_size)

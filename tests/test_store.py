@@ -116,7 +116,7 @@ def test_another_task_camera_or_schema_is_refused(tmp_path: Path, monkeypatch: p
     moved = replace(TASK, camera=replace(TASK.camera, distance=0.9))
     with monkeypatch.context() as patch:
         patch.setattr(store_module, "get_task", lambda name: moved)
-        with pytest.raises(PixeltrajError, match=r"another camera of push-v3; collect and render it again"):
+        with pytest.raises(PixeltrajError, match=r"another camera of push-v3; collect it again"):
             Store.open(path)
     content = json.loads((path / "zarr.json").read_text())
     content["attributes"]["schema"] += 1

@@ -39,7 +39,7 @@ BAD_INPUT = [
     ("collect push-v3 --noise -1 --out new", "--noise at least 0"),
     ("collect coffee-push-v3 --out empty", "holds push-v3, not coffee-push-v3"),
     ("collect push-v3 --out file", "file is not a store"),
-    ("collect push-v3 --out camera", "made with another camera of push-v3; collect and render it again"),
+    ("collect push-v3 --out camera", "made with another camera of push-v3; collect it again"),
     ("render missing", "make one with `pixeltraj collect"),
     ("render empty", "is empty; fill it with `pixeltraj collect push-v3"),
     ("render future", "has schema 99, this pixeltraj reads 1"),
