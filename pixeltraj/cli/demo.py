@@ -66,6 +66,7 @@ class Config:
 
 
 def run(config: Config) -> None:
+    torch.set_num_threads(1)  # small models: a second thread gains little, and loses much on a busy machine
     get_task(config.task)
     resolve(config.base)  # no base, no demo: said before anything is collected
     out, demos = config.out, config.out / "demos"
@@ -129,6 +130,7 @@ class Clock:
 def launch_finetune(config: Config) -> None:
     """Fine-tuning as a user starts it: accelerate launch -m pixeltraj.finetune."""
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
+    command += ["--num_cpu_threads_per_process", "1"]
     command += ["--mixed_precision", "no", "--dynamo_backend", "no"]
     command += [] if torch.cuda.is_available() else ["--cpu"]
     command += ["-m", "pixeltraj.finetune", "--store", str(config.out / "demos"), "--out", str(config.out / "lora")]
