@@ -181,7 +181,7 @@ def _save(config: PretrainConfig, base: Base, stores: list[Store], steps: int) -
     quality = {store.path.name: psnr(base.vae, store, store.split()[1]) for store in stores}
     write_base(config.out, base.vae, base.unet, base.text_encoder, base.tokenizer, base.noise_scheduler)
     how = provenance(
-        config={key: str(value) for key, value in asdict(config).items()},
+        config={key: str(value) for key, value in asdict(config).items() if key not in ("stores", "out")},
         steps=steps,
         stores={store.path.name: store.attributes["provenance"] for store in stores},
         heldout_vae=quality,
