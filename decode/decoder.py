@@ -26,6 +26,8 @@ from pixeltraj.trajectory import Trajectory
 SCHEMA = 1
 WEIGHTS, CONFIG = "decoder.safetensors", "config.json"
 BATCH = 32
+CARRY = 0.8
+"""Share of a frame's correction that the next one needs too: what was misread once is misread again."""
 FARTHEST = 0.1
 """Metres. A frame 0 that disagrees with the known state by more was not understood: the frames after it learn
 nothing from its correction."""
@@ -81,7 +83,7 @@ class Decoder:
         pixels, pooled = self.heads.locate(features)
         keypoints = self.task.camera.unproject(pixels.cpu().numpy())
         shift = pin(self.task, keypoints[:, :1], starts)  # (B, 1, N, 3)
-        keypoints = carried(keypoints, shift, self.heads.carry.cpu().numpy())
+        keypoints = carried(keypoints, shift)
         states = torch.from_numpy(known_states(self.task, keypoints, starts)).to(pooled)
         states = self.heads.fill(states, pooled)
         actions, outcome = self.heads.act(states, pooled)
@@ -177,11 +179,11 @@ def known_states(task: Task, keypoints: np.ndarray, starts: np.ndarray) -> np.nd
     return states
 
 
-def carried(keypoints: np.ndarray, shift: np.ndarray, carry: np.ndarray) -> np.ndarray:
-    """keypoints (B, K, N, 3), the correction of frame 0 (B, 1, N, 3), the share of it that each frame takes over
-    (K, N, 3) -> corrected keypoints (B, K, N, 3); frame 0 takes all of it."""
+def carried(keypoints: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """keypoints (B, K, N, 3) and the correction of frame 0 (B, 1, N, 3) -> corrected keypoints (B, K, N, 3)."""
     near = np.abs(shift).max(axis=(1, 2, 3), keepdims=True) < FARTHEST
-    corrected = keypoints + np.where(near, carry * shift, 0.0)
+    share = CARRY ** np.arange(keypoints.shape[1])[:, None, None]
+    corrected = keypoints + np.where(near, share * shift, 0.0)
     corrected[:, :1] = keypoints[:, :1] + shift
     return corrected
 

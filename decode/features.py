@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
+from pixeltraj.camera import FRAME_SIZE
 from pixeltraj.generator import Generator
 from pixeltraj.latents import store_latents
 from pixeltraj.store import Store
@@ -55,7 +56,7 @@ def record(blocks: list[nn.Module]) -> Iterator[list[Tensor]]:
 
 @dataclass
 class Windows:
-    """All padded windows of some episodes: what decoders are trained and measured on."""
+    """Padded windows of some episodes: what decoders are trained and measured on."""
 
     features: Tensor
     """(W, K, C, L, L) float16"""
@@ -71,19 +72,35 @@ class Windows:
     """(W, K-1) bool"""
     real: np.ndarray
     """(W, K-1) bool: False where the transition is padding"""
+    moved: np.ndarray
+    """(W, 2) columns and rows by which the frames were moved before they were encoded"""
 
     def __len__(self) -> int:
         return len(self.states)
 
     @classmethod
     def read(
-        cls, store: Store, episodes: list[int], generator: Generator, noise: float = 0.0, seed: int = 0
+        cls,
+        store: Store,
+        episodes: list[int],
+        generator: Generator,
+        noise: float = 0.0,
+        move: int = 0,
+        stride: int = 1,
+        seed: int = 0,
     ) -> "Windows":
-        """All windows of the episodes. Latents get Gaussian noise of up to that deviation, drawn for each
-        tile from the seed: imagined latents are never as clean as encoded ones.
+        """Every `stride`th window of the episodes.
+
+        noise: each tile's latents get Gaussian noise of up to that deviation; imagined latents are never as
+        clean as encoded ones. move: the frames of each episode are moved by up to so many pixels, edges
+        repeated; where a small thing lies within a latent is what few episodes do not teach.
         """
         store.require_frames()
-        rows = store_windows(store, generator.k, episodes)  # (W, K)
+        rng = np.random.default_rng([seed, 2])
+        parts = [store_windows(store, generator.k, [e])[int(rng.integers(stride)) :: stride] for e in episodes]
+        moves = [rng.integers(-move, move + 1, size=2) for _ in episodes]
+        rows = np.concatenate(parts)  # (W, K) of the store
+        latents = torch.cat([_latents(store, generator, part, by) for part, by in zip(parts, moves)])
         states, keypoints, actions, rewards, terminations = (
             store.read(name, 0, store.frame_count)
             for name in ("states", "keypoints", "actions", "rewards", "terminations")
@@ -91,25 +108,35 @@ class Windows:
         real = np.diff(rows, axis=1) > 0
         steps = rows[:, :-1]
         return cls(
-            features=cls._features(store, rows, generator, noise, seed),
+            features=_features(latents, store, generator, noise, seed),
             states=states[rows],
             keypoints=keypoints[rows],
             actions=actions[steps],
             rewards=np.where(real, rewards[steps], 0).astype(np.float32),
             terminations=real & terminations[steps],
             real=real,
+            moved=np.concatenate([np.tile(by, (len(part), 1)) for part, by in zip(parts, moves)]),
         )
 
-    @staticmethod
-    def _features(store: Store, rows: np.ndarray, generator: Generator, noise: float, seed: int) -> Tensor:
-        latents = store_latents(store, generator.base).float()
-        random = torch.Generator().manual_seed(seed)
-        features: list[Tensor] = []
-        for part in tqdm(torch.from_numpy(rows).split(BATCH), desc=f"features {store.path.name}", unit="batch"):
-            tiles = latents[part]  # (B, K, 4, L, L)
-            scale = noise * torch.rand((*part.shape, 1, 1, 1), generator=random)
-            noisy = tiles + scale * torch.randn(tiles.shape, generator=random)
-            prompts = [store.task.prompt] * len(part)
-            read = grid_features(generator, generator.grid.join(noisy), tiles[:, 0], prompts)
-            features.append(read.half())
-        return torch.cat(features)
+
+def _latents(store: Store, generator: Generator, rows: np.ndarray, by: np.ndarray) -> Tensor:
+    """(W, K, 4, L, L) of rows (W, K) of one episode, whose frames are moved `by` (columns, rows)."""
+    if not by.any():
+        return store_latents(store, generator.base)[torch.from_numpy(rows)].float()
+    used, place = np.unique(rows, return_inverse=True)
+    frames = store.read("frames", int(used[0]), int(used[-1]) + 1)[used - used[0]]
+    column, row = (np.clip(np.arange(FRAME_SIZE) - shift, 0, FRAME_SIZE - 1) for shift in by)
+    latents = generator.base.encode(np.ascontiguousarray(frames[:, row][:, :, column]))
+    return latents[torch.from_numpy(place.reshape(rows.shape))]
+
+
+def _features(latents: Tensor, store: Store, generator: Generator, noise: float, seed: int) -> Tensor:
+    """(W, K, 4, L, L) -> (W, K, C, L, L) float16."""
+    random = torch.Generator().manual_seed(seed)
+    features: list[Tensor] = []
+    for tiles in tqdm(latents.split(BATCH), desc=f"features {store.path.name}", unit="batch"):
+        scale = noise * torch.rand((*tiles.shape[:2], 1, 1, 1), generator=random)
+        noisy = tiles + scale * torch.randn(tiles.shape, generator=random)
+        prompts = [store.task.prompt] * len(tiles)
+        features.append(grid_features(generator, generator.grid.join(noisy), tiles[:, 0], prompts).half())
+    return torch.cat(features)

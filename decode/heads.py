@@ -48,6 +48,14 @@ class HeadsConfig:
 class KeypointHead(nn.Module):
     """Features of a tile -> one heat map and one depth map a keypoint -> soft-argmax and depth under it."""
 
+    mean: Tensor
+    std: Tensor
+    depth_mean: Tensor
+    depth_std: Tensor
+    column: Tensor
+    row: Tensor
+    place: Tensor
+
     def __init__(self, config: HeadsConfig) -> None:
         super().__init__()
         width, points = config.width, config.keypoints
@@ -93,13 +101,17 @@ class KeypointHead(nn.Module):
         return torch.stack([column, row, self.depth_mean + self.depth_std * depth], dim=-1), heat
 
 
-def keypoint_loss(pixels: Tensor, heat: Tensor, target: Tensor, focal: float) -> Tensor:
+def keypoint_loss(pixels: Tensor, heat: Tensor, target: Tensor, focal: float, deep: Tensor | None = None) -> Tensor:
     """Huber error in centimetres across and along the view, and cross-entropy of the heat maps with a
-    Gaussian of one cell around the truth. target (B, N, 3) column, row, depth.
+    Gaussian of one cell around the truth. target (B, N, 3) column, row, depth; deep (B,): 0 for tiles that
+    were moved, where depth means nothing.
     """
     depth = target[..., 2:]
     across = (pixels[..., :2] - target[..., :2]) * depth / focal
-    error = 100 * torch.cat([across, pixels[..., 2:] - depth], dim=-1)
+    along = pixels[..., 2:] - depth
+    if deep is not None:
+        along = along * deep[:, None, None]
+    error = 100 * torch.cat([across, along], dim=-1)
     cell = (target[..., :2].clamp(0, FRAME_SIZE) + MARGIN) * CELLS / TILE - 0.5
     index = torch.arange(CELLS)
     near_column = torch.exp(-0.5 * (index - cell[..., :1]) ** 2)  # (B, N, 24)
@@ -112,6 +124,9 @@ def keypoint_loss(pixels: Tensor, heat: Tensor, target: Tensor, focal: float) ->
 
 class TransitionHead(nn.Module):
     """An MLP for one transition of a window, the same for each of them: it sees the frames around it."""
+
+    inside: Tensor
+    place: Tensor
 
     def __init__(self, config: HeadsConfig, outputs: int) -> None:
         super().__init__()
@@ -136,6 +151,14 @@ class TransitionHead(nn.Module):
 class Heads(nn.Module):
     """All trained parts of a decoder, with the statistics that normalise their inputs."""
 
+    state_mean: Tensor
+    state_std: Tensor
+    change_mean: Tensor
+    change_std: Tensor
+    reward_mean: Tensor
+    reward_std: Tensor
+    threshold: Tensor
+
     def __init__(self, config: HeadsConfig) -> None:
         super().__init__()
         self.config = config
@@ -149,8 +172,6 @@ class Heads(nn.Module):
             self.register_buffer(name, torch.ones(config.state))
         self.register_buffer("reward_mean", torch.zeros(()))
         self.register_buffer("reward_std", torch.ones(()))
-        self.register_buffer("carry", torch.zeros(config.k, config.keypoints, 3))
-        """How much of the correction that frame 0 needs, whose state is known, each other frame needs too."""
         self.register_buffer("threshold", torch.zeros(()))
         """Logit above which a transition counts as success (sparse) or as termination (dense)."""
 

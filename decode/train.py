@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from pixeltraj.base import Base
 from pixeltraj.checkpoint import Checkpoint
-from pixeltraj.decode.decoder import CONFIG, FARTHEST, Decoder, carried, known_states, pin
+from pixeltraj.decode.decoder import CONFIG, Decoder, carried, known_states, pin
 from pixeltraj.decode.features import Windows
 from pixeltraj.decode.heads import Heads, HeadsConfig, keypoint_loss
 from pixeltraj.errors import PixeltrajError
@@ -53,6 +53,10 @@ class TrainConfig:
     """Peak learning rate; a cosine to zero."""
     noise: float = 0.1
     """Deviation of the noise that a second copy of the latents gets, which have deviation 1."""
+    move: int = 4
+    """Pixels by which further copies of the frames are moved."""
+    copies: int = 4
+    """How many of them; each has every so-manieth window."""
     jitter: float = 0.001
     """Metres of noise on keypoints while the other heads train: held-out ones are read less well."""
     seed: int = 0
@@ -77,7 +81,11 @@ def train_on(store: Store, generator: Generator, config: TrainConfig) -> Decoder
     checkpoint = Checkpoint(config.out / "train.checkpoint", asdict(config) | {"generator": generator.identity})
     step, states = checkpoint.load()
     clean = Windows.read(store, training, generator)
-    noisy = Windows.read(store, training, generator, config.noise, config.seed)
+    noisy = Windows.read(store, training, generator, config.noise, seed=config.seed)
+    moved = [
+        Windows.read(store, training, generator, config.noise, config.move, config.copies, config.seed + i)
+        for i in range(1, config.copies + 1)
+    ]
     heads = make_heads(task, clean, config)
     total = config.steps + config.head_steps
     phases = {"keypoints": list(heads.keypoint.parameters())}
@@ -87,7 +95,7 @@ def train_on(store: Store, generator: Generator, config: TrainConfig) -> Decoder
         heads.load_state_dict(states["heads"])
         for name, optimizer in optimizers.items():
             optimizer.load_state_dict(states[f"optimizer of {name}"])
-    locate, behave = KeypointPhase(task, [clean, noisy], heads), None
+    locate, behave = KeypointPhase(task, [clean, noisy], moved, heads), None
     bar = tqdm(range(step, total), desc="decoder", initial=step, total=total, unit="step")
     for step in bar:
         rng = np.random.default_rng([config.seed, step])
@@ -110,7 +118,7 @@ def train_on(store: Store, generator: Generator, config: TrainConfig) -> Decoder
             checkpoint.save(step + 1, heads=heads.state_dict(), **kept)
     (behave or BehaviourPhase(task, [clean, noisy], heads)).choose_threshold(heads)
     decoder = Decoder(task, generator, heads)
-    del noisy, locate, behave
+    del noisy, moved, locate, behave
     span = np.ptp(clean.states.reshape(-1, task.state_size), axis=0)
     decoder.about = {
         "metrics": measure(decoder, Windows.read(store, heldout, generator), span),
@@ -167,18 +175,34 @@ def make_heads(task: Task, windows: Windows, config: TrainConfig) -> Heads:
 
 
 class KeypointPhase:
-    """Single tiles and where their keypoints are."""
+    """Single tiles and where their keypoints are; half of each batch is moved."""
 
-    def __init__(self, task: Task, copies: list[Windows], heads: Heads) -> None:
-        self.copies, self.head, self.focal = copies, heads.keypoint, task.camera.focal
-        self.target = torch.from_numpy(task.camera.project(copies[0].keypoints)).float()  # (W, K, N, 3)
+    def __init__(self, task: Task, still: list[Windows], moved: list[Windows], heads: Heads) -> None:
+        self.head, self.focal = heads.keypoint, task.camera.focal
+        self.kinds = [(windows, _targets(task, windows)) for windows in (still, moved) if windows]
 
     def loss(self, rng: np.random.Generator, batch: int) -> Tensor:
-        windows, frames = self.target.shape[:2]
-        copy, window, frame = (rng.integers(n, size=batch) for n in (len(self.copies), windows, frames))
-        tiles = torch.stack([self.copies[c].features[w, f] for c, w, f in zip(copy, window, frame)])
-        pixels, heat = self.head(tiles)
-        return keypoint_loss(pixels, heat, self.target[window, frame], self.focal)
+        tiles, targets, deep = [], [], []
+        for i in range(batch):
+            windows, target = self.kinds[i % len(self.kinds)]
+            copy = int(rng.integers(len(windows)))
+            window, frame = int(rng.integers(len(windows[copy]))), int(rng.integers(target[copy].shape[1]))
+            tiles.append(windows[copy].features[window, frame])
+            targets.append(target[copy][window, frame])
+            deep.append(float(not windows[copy].moved[window].any()))
+        with torch.autocast(self.head.mean.device.type, torch.bfloat16):
+            pixels, heat = self.head(torch.stack(tiles).float())
+        return keypoint_loss(pixels.float(), heat.float(), torch.stack(targets), self.focal, torch.tensor(deep))
+
+
+def _targets(task: Task, copies: list[Windows]) -> list[Tensor]:
+    """For each copy (W, K, N, 3): column and row in the frame as it was moved, depth."""
+    targets = []
+    for windows in copies:
+        pixels = task.camera.project(windows.keypoints)
+        pixels[..., :2] += windows.moved[:, None, None]
+        targets.append(torch.from_numpy(pixels).float())
+    return targets
 
 
 class BehaviourPhase:
@@ -192,25 +216,12 @@ class BehaviourPhase:
                 read = [heads.locate(part) for part in windows.features.split(32)]
             self.keypoints.append(task.camera.unproject(torch.cat([r[0] for r in read]).numpy()))
             self.pooled.append(torch.cat([r[1] for r in read]))
-        heads.carry.copy_(self._carry())
         self.real = torch.from_numpy(self.truth.real)
         self.actions = torch.from_numpy(self.truth.actions)
         self.over = torch.from_numpy(self.truth.terminations).float()
         self.rewards = torch.from_numpy(self.truth.rewards)
         self.states = torch.from_numpy(self.truth.states)
         self.weight = self._success_weight()
-
-    def _carry(self) -> Tensor:
-        """(K, N, 3) least-squares slope of the error of a frame's keypoints on the correction of frame 0."""
-        slopes = []
-        for keypoints in self.keypoints:
-            shift = pin(self.task, keypoints[:, :1], self.truth.states[:, 0])
-            shift = np.where(np.abs(shift) < FARTHEST, shift, 0.0)
-            error = self.truth.keypoints - keypoints
-            slopes.append((error * shift).sum(axis=0) / np.maximum((shift**2).sum(axis=0), 1e-9))
-        carry = np.clip(np.mean(slopes, axis=0), 0.0, 1.0)
-        carry[0] = 1.0
-        return torch.from_numpy(carry).float()
 
     def _success_weight(self) -> float:
         """Ends are rare: they count more, but not so much that they are seen everywhere."""
@@ -221,7 +232,7 @@ class BehaviourPhase:
         """(B, K, S) known states of some windows."""
         keypoints, starts = self.keypoints[copy][rows] + jitter, self.truth.states[rows, 0]
         shift = pin(self.task, keypoints[:, :1], starts)
-        keypoints = carried(keypoints, shift, self.heads.carry.numpy())
+        keypoints = carried(keypoints, shift)
         return torch.from_numpy(known_states(self.task, keypoints, starts))
 
     def loss(self, rng: np.random.Generator, batch: int, jitter: float) -> Tensor:

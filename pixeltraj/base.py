@@ -129,6 +129,7 @@ def widen(unet: UNet2DConditionModel) -> None:
     with torch.no_grad():
         new.weight.zero_()
         new.weight[:, : old.in_channels] = old.weight
+        assert new.bias is not None and old.bias is not None
         new.bias.copy_(old.bias)
     unet.conv_in = new
     unet.register_to_config(in_channels=CONDITION_CHANNELS)

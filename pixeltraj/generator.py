@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -52,7 +52,7 @@ class Generator:
         return cls(base, k, f"{base.identity}+{file_hash(*files)}", config)
 
     @property
-    def unet(self) -> torch.nn.Module:
+    def unet(self) -> UNet2DConditionModel:
         return self.base.unet
 
     def predict(self, noisy: Tensor, timestep: Tensor, first: Tensor, embedding: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ def make_policy(spec: str, simulator: Simulator) -> Policy:
         simulator.reset(seed=0)
         if simulator.scripted_action() is None:
             raise PixeltrajError(f"{task.name} ships no scripted policy; use --policy random or --policy sb3:PATH")
-        return lambda sim, state, rng: sim.scripted_action()
+        return scripted
     if spec.startswith("sb3:"):
         actor = SB3Actor.load(Path(spec.removeprefix("sb3:")))
         if (actor.inputs, actor.outputs) != (task.state_size, task.action_size):
@@ -38,6 +38,13 @@ def make_policy(spec: str, simulator: Simulator) -> Policy:
             )
         return lambda _, state, rng: actor(state)
     raise PixeltrajError(f"unknown policy {spec!r}: use scripted, random or sb3:PATH")
+
+
+def scripted(simulator: Simulator, state: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """What the suite's demonstrator does."""
+    action = simulator.scripted_action()
+    assert action is not None
+    return action
 
 
 @dataclass
@@ -52,11 +59,15 @@ class SB3Actor:
 
     @property
     def inputs(self) -> int:
-        return self.network[0].in_features
+        first = self.network[0]
+        assert isinstance(first, nn.Linear)
+        return first.in_features
 
     @property
     def outputs(self) -> int:
-        return self.network[-1].out_features
+        last = self.network[-1]
+        assert isinstance(last, nn.Linear)
+        return last.out_features
 
     @torch.no_grad()
     def __call__(self, state: np.ndarray) -> np.ndarray:
