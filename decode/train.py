@@ -190,8 +190,9 @@ class KeypointPhase:
             tiles.append(windows[copy].features[window, frame])
             targets.append(target[copy][window, frame])
             deep.append(float(not windows[copy].moved[window].any()))
-        with torch.autocast(self.head.mean.device.type, torch.bfloat16):
-            pixels, heat = self.head(torch.stack(tiles).float())
+        stacked = torch.stack(tiles).float()
+        with torch.autocast(stacked.device.type, torch.bfloat16):
+            pixels, heat = self.head(stacked)
         return keypoint_loss(pixels.float(), heat.float(), torch.stack(targets), self.focal, torch.tensor(deep))
 
 

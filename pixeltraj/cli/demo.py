@@ -189,7 +189,7 @@ def report(config: Config, seconds: dict[str, float]) -> None:
             key: lora[key]
             for key in ("loss_before", "loss_after", "steps", "heldout_loss_before", "heldout_loss_after")
         },
-        "vae": psnr(base, demos, demos.split()[1]),
+        "vae": psnr(base.vae, demos, demos.split()[1]),
         "decoder": {
             "states": [{"name": name, **row} for name, row in decoder["state"].items()],
             "keypoints_mm": decoder["keypoint_mm"],
