@@ -258,7 +258,8 @@ class BehaviourPhase:
 
     @torch.no_grad()
     def choose_threshold(self, heads: Heads) -> None:
-        """The lowest logit, not below zero, above which PRECISION of the training transitions are ends."""
+        """The lowest logit above which PRECISION of the training transitions are ends, and ends are likelier
+        than not (`weight` has moved the logits)."""
         logits, truth = [], []
         for copy, pooled in enumerate(self.pooled):
             for rows in np.array_split(np.arange(len(self.states)), max(1, len(self.states) // 64)):
@@ -269,7 +270,7 @@ class BehaviourPhase:
         hits = torch.cat(truth)[order.indices].cumsum(0)
         precise = hits >= PRECISION * torch.arange(1, len(hits) + 1)
         threshold = order.values[precise].min() if bool(precise.any()) else torch.tensor(float("inf"))
-        heads.threshold.copy_(threshold.clamp(min=0.0))
+        heads.threshold.copy_(threshold.clamp(min=math.log(self.weight)))
 
 
 def measure(decoder: Decoder, windows: Windows, span: np.ndarray) -> dict[str, Any]:

@@ -13,10 +13,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+import tyro
 from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
@@ -43,7 +44,7 @@ REPORT_EVERY = 20
 
 @dataclass(frozen=True)
 class EvalConfig:
-    task: str
+    task: Annotated[str, tyro.conf.Positional]
     """Name of the task."""
     store: Path
     """Demonstrations of the task: the offline data of both arms. Held-out episodes are left out."""

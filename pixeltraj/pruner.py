@@ -14,7 +14,7 @@ import numpy as np
 from pixeltraj.task import Task
 from pixeltraj.trajectory import Trajectory
 
-TOLERANCE = 0.25
+TOLERANCE = 0.1
 """Largest step of a tail, as a share of the largest step of the trajectory."""
 
 

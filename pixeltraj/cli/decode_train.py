@@ -7,7 +7,7 @@ from pixeltraj.decode.train import TrainConfig, train
 Config = TrainConfig
 
 
-def run(config: Config) -> None:
+def run(config: TrainConfig) -> None:
     """Train, then print the errors on held-out real frames."""
     print(table(train(config).about["metrics"]))
     print(f"decoder in {config.out}")
