@@ -19,6 +19,7 @@ from pixeltraj.errors import PixeltrajError
 from pixeltraj.files import provenance, read_json, write_json, write_whole
 from pixeltraj.finetune.loss import diffusion_loss, learning_rate
 from pixeltraj.generator import CONFIG_FILE, CONV_IN_FILE, LORA_FILE, Generator
+from pixeltraj.grid import Grid
 from pixeltraj.latents import store_latents
 from pixeltraj.store import Store
 from pixeltraj.windows import store_windows
@@ -55,6 +56,7 @@ class FinetuneConfig:
     def check(self) -> None:
         if min(self.steps, self.batch, self.rank) < 1 or self.lr <= 0:
             raise PixeltrajError("--steps, --batch and --rank must be at least 1 and --lr above 0")
+        Grid(self.k)
 
 
 def finetune(config: FinetuneConfig) -> dict[str, Any]:

@@ -129,7 +129,16 @@ class Clock:
 
 def launch_finetune(config: Config) -> None:
     """Fine-tuning as a user starts it: accelerate launch -m pixeltraj.finetune."""
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--quiet",
+        "--num_processes",
+        "1",
+        "--num_machines",
+        "1",
+    ]
     command += ["--num_cpu_threads_per_process", "1"]
     command += ["--mixed_precision", "no", "--dynamo_backend", "no"]
     command += [] if torch.cuda.is_available() else ["--cpu"]
