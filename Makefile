@@ -16,6 +16,8 @@ export TOKENIZERS_PARALLELISM := false
 demo: .venv/.stamp
 	$(BIN)/pixeltraj demo
 
+# One thread a process: the models in the tests are small, and threads that wait for each other are slow.
+test: export OMP_NUM_THREADS := 1
 test: lint types
 	$(BIN)/python -m pytest
 
