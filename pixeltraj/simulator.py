@@ -7,6 +7,7 @@ import gymnasium as gym
 import mujoco
 import numpy as np
 
+from pixeltraj.errors import PixeltrajError
 from pixeltraj.task import Task
 
 
@@ -62,6 +63,19 @@ class Simulator(gym.Env[np.ndarray, np.ndarray]):
     def scripted_action(self) -> np.ndarray | None:
         """(A,) what the suite's own demonstrator would do now; None where it ships none."""
         return None
+
+    def observation(self) -> np.ndarray:
+        """(O,) float64, the environment's own observation, as D4RL and Minari keep it; a goal's comes last."""
+        raise PixeltrajError(f"{self.task.name} has no observation of its own beside its state")
+
+    def set_observation(self, observation: np.ndarray) -> None:
+        """Bring the simulator to where the environment's own observation (O,) was made.
+
+        Each suite says how exactly. Raises PixeltrajError where an observation does not tell.
+        """
+        raise PixeltrajError(
+            f"the observations of {self.task.name} do not tell the simulator's state; collect trajectories instead"
+        )
 
     def split_snapshot(self, snapshot: np.ndarray) -> dict[str, np.ndarray]:
         """The parts of a snapshot by name, as views."""

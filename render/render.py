@@ -6,7 +6,7 @@ from pathlib import Path
 import tyro
 from tqdm import tqdm
 
-from pixeltraj.render.renderer import Renderer
+from pixeltraj.render.backends import open_renderer
 from pixeltraj.store import CHUNK, Store
 
 
@@ -23,7 +23,7 @@ def render(config: RenderConfig) -> Store:
     store = Store.open(config.store)
     store.require_episodes()
     simulator = store.task.make()
-    with Renderer(simulator, samples=config.samples) as renderer:
+    with open_renderer(simulator, samples=config.samples) as renderer:
         store.begin_rendering(renderer.settings)
         missing = store.frame_count - store.rendered
         with tqdm(total=missing, desc=f"render {config.store.name}", unit="frame") as bar:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pixeltraj.camera import FRAME_SIZE, Camera
-from pixeltraj.render.renderer import Renderer
+from pixeltraj.render.backends import open_renderer
 from pixeltraj.tasks import TASKS, get_task
 
 number = st.floats(-3, 3)
@@ -55,7 +55,7 @@ def test_a_projected_keypoint_lands_on_the_thing_drawn(task: str, keypoint: str)
     for _ in range(5):
         scripted = simulator.scripted_action()
         simulator.step(np.full(simulator.task.action_size, 0.3) if scripted is None else scripted)
-    with Renderer(simulator) as renderer:
+    with open_renderer(simulator) as renderer:
         column, row, _ = simulator.task.camera.project(simulator.keypoints()[index].astype(np.float64))
         shown = renderer.frame().astype(int)
         if point.kind == "site":
@@ -75,7 +75,7 @@ def test_a_projected_keypoint_lands_on_the_thing_drawn(task: str, keypoint: str)
 
 def test_the_green_goal_of_push_is_where_it_is_projected() -> None:
     simulator = get_task("push-v3").make()
-    with Renderer(simulator) as renderer:
+    with open_renderer(simulator) as renderer:
         for seed in range(5):
             simulator.reset(seed=seed)
             red, green, blue = np.moveaxis(renderer.frame().astype(int), -1, 0)

@@ -119,12 +119,12 @@ def draw(out: Path) -> dict[str, Any]:
     """Draw the task's first frame into `out` -> path, spread of its pixels, frames/s, GL's own words."""
     from PIL import Image
 
-    from pixeltraj.render.renderer import Renderer
+    from pixeltraj.render.backends import open_renderer
     from pixeltraj.tasks import get_task
 
     simulator = get_task(TASK).make()
     simulator.reset(seed=0)
-    with Renderer(simulator) as renderer:
+    with open_renderer(simulator) as renderer:
         frame = renderer.frame()
         from OpenGL import GL  # only now: imported before MuJoCo, it would settle on another platform
 

@@ -10,6 +10,7 @@ from pixeltraj.base import Base
 from pixeltraj.decode.decoder import Decoder
 from pixeltraj.generator import Generator
 from pixeltraj.imaginer import Imaginer, Start
+from pixeltraj.render.backends import open_renderer
 from pixeltraj.render.renderer import Renderer
 from pixeltraj.task import Task
 from pixeltraj.trajectory import Trajectory
@@ -36,7 +37,7 @@ class ImagineConfig:
 
     def __call__(self, task: Task) -> "Imagination":
         """What an experiment's process calls once; see `pixeltraj.eval.experiment`."""
-        return Imagination(self.imaginer(), Renderer(task.make()))
+        return Imagination(self.imaginer(), open_renderer(task.make()))
 
 
 class Imagination:

@@ -12,9 +12,9 @@ import pytest
 
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.files import read_json
+from pixeltraj.render.backends import open_renderer
 from pixeltraj.render.collect import CollectConfig, collect
 from pixeltraj.render.render import RenderConfig, render
-from pixeltraj.render.renderer import Renderer
 from pixeltraj.store import CHUNK, Store
 from pixeltraj.tasks import TASKS, get_task
 
@@ -41,7 +41,7 @@ def test_a_rendering_killed_in_the_middle_goes_on_to_the_same_frames(tmp_path: P
 def test_frames_show_their_state(task: str) -> None:
     """Restored states give the frames drawn when they happened, whatever was drawn before; others differ."""
     simulator = get_task(task).make()
-    with Renderer(simulator) as renderer:
+    with open_renderer(simulator) as renderer:
         frames, snapshots = [], []
         for seed in (0, 1):
             simulator.reset(seed=seed)
