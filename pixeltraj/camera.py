@@ -13,7 +13,7 @@ class Camera:
     """MuJoCo's free camera. Equal cameras give frames that one generator can share.
 
     Points are given relative to the camera's anchor: the origin of the world, or, where the camera
-    tracks a body, the point (x of that body, 0, 0). The simulator's keypoints are relative to it too.
+    tracks a body, the point (x and y of that body, 0). The simulator's keypoints are relative to it too.
     """
 
     lookat: tuple[float, float, float]
@@ -27,7 +27,7 @@ class Camera:
     fovy: float = 45.0
     """Vertical field of view, degrees."""
     track: str | None = None
-    """Body whose x the camera follows."""
+    """Body whose x and y the camera follows."""
 
     @property
     def rotation(self) -> np.ndarray:

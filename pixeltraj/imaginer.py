@@ -62,7 +62,7 @@ class Imaginer:
             raise PixeltrajError(f"{self.task.name} has states of {self.task.state_size}, not {states.shape[1:]}")
         base, grid = self.generator.base, self.generator.grid
         first = base.encode(np.stack([start.frame for start in starts]))
-        prompts = [self.task.prompt] * len(starts)
+        prompts = [self.task.prompt_of(start.state) for start in starts]
         latents = self.generator.sample(first, prompts, rng, self.num_inference_steps)
         trajectories = [prune(t, self.task) for t in self.decoder.decode(latents, first, prompts, states)]
         if frames:

@@ -20,6 +20,8 @@ class Simulator(gym.Env[np.ndarray, np.ndarray]):
     """
 
     task: Task
+    env: Any
+    """The suite's own environment."""
     model: mujoco.MjModel
     data: mujoco.MjData
     snapshot_layout: dict[str, int]
@@ -58,7 +60,7 @@ class Simulator(gym.Env[np.ndarray, np.ndarray]):
     def anchor(self) -> np.ndarray:
         """(3,) where the camera stands in for the world's origin: see `Camera.track`."""
         track = self.task.camera.track
-        return np.array([self.data.body(track).xpos[0], 0.0, 0.0]) if track else np.zeros(3)
+        return np.array([*self.data.body(track).xpos[:2], 0.0]) if track else np.zeros(3)
 
     def scripted_action(self) -> np.ndarray | None:
         """(A,) what the suite's own demonstrator would do now; None where it ships none."""
@@ -104,9 +106,19 @@ class Simulator(gym.Env[np.ndarray, np.ndarray]):
     @abstractmethod
     def _reset(self, seed: int) -> None: ...
 
-    @abstractmethod
     def _decide(self, action: np.ndarray) -> tuple[float, bool, dict[str, Any]]:
-        """Apply the action for `action_repeat` steps -> reward, terminated, info."""
+        """Apply the action (A,) for `action_repeat` steps of `env`, fewer where it ends -> reward, terminated, info.
+
+        A sparse reward is paid for the info's `success`, a dense one is the sum of the environment's own.
+        """
+        total, sparse = 0.0, self.task.reward == "sparse"
+        for _ in range(self.task.action_repeat):
+            _, reward, terminated, _, info = self.env.step(action)
+            ended = bool(info["success"]) if sparse else terminated
+            total += float(ended) if sparse else float(reward)
+            if ended:
+                break
+        return total, ended, {"success": ended} if sparse else info
 
     def _integration_state(self) -> np.ndarray:
         spec = mujoco.mjtState.mjSTATE_INTEGRATION

@@ -20,8 +20,8 @@ class Keypoint:
 
     name: str
     kind: Literal["body", "site", "geom"]
-    target: str
-    """Name of that body, site or geom."""
+    target: str | int
+    """Name of that body, site or geom; its number where it has no name."""
     offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """In the frame of that body, site or geom, metres."""
 
@@ -67,6 +67,10 @@ class Task(ABC):
     def indices(self, names: tuple[str, ...]) -> list[int]:
         """Where the named dimensions stand in the state."""
         return [i for i, dimension in enumerate(self.state) if dimension.name in names]
+
+    def prompt_of(self, state: np.ndarray) -> str:
+        """What is to be done in a state (S,): the task's prompt, but where it is several tasks in a row."""
+        return self.prompt
 
     @abstractmethod
     def make(self) -> Simulator:

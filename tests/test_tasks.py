@@ -6,13 +6,19 @@ import pytest
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.simulator import Simulator
 from pixeltraj.tasks import TASKS, get_task
+from pixeltraj.tasks.adroit import AdroitTask
 from pixeltraj.tasks.metaworld import MetaWorldTask
+from pixeltraj.tasks.sequence import SequenceTask
 
-METAWORLD = [name for name, task in TASKS.items() if isinstance(task, MetaWorldTask)]
-LOCOMOTION = [name for name in TASKS if name not in METAWORLD]
+KNOWN = ("push-v3", "sweep-into-v3", "coffee-push-v3", "push-wall-v3", "door-open-v3", "drawer-close-v3")
+LAYOUTS = {tuple(dimension.name for dimension in task.state): name for name, task in reversed(TASKS.items())}
+REPRESENTATIVE = [*KNOWN, *(n for n in LAYOUTS.values() if n not in KNOWN and not isinstance(TASKS[n], SequenceTask))]
+"""What the embedded base has seen, and one task of every state; the files in tests/tasks see to the others."""
+METAWORLD = [name for name in REPRESENTATIVE if isinstance(TASKS[name], MetaWorldTask)]
+LOCOMOTION = [name for name in REPRESENTATIVE if not isinstance(TASKS[name], (MetaWorldTask, AdroitTask))]
 
 
-@pytest.fixture(scope="module", params=TASKS)
+@pytest.fixture(scope="module", params=REPRESENTATIVE)
 def simulator(request: pytest.FixtureRequest) -> Simulator:
     return get_task(request.param).make()
 
@@ -97,7 +103,6 @@ def test_declared_dimensions_are_what_the_simulator_gives(simulator: Simulator) 
 @pytest.mark.parametrize("name", METAWORLD)
 def test_set_state_brings_the_arm_near_and_the_rest_exactly(name: str) -> None:
     simulator = get_task(name).make()
-    median, worst, thing = (0.009, 0.016, 0.004) if name == "door-open-v3" else (0.005, 0.009, 0.0001)
     states, _, snapshots, _ = play(simulator, 8, 60)
     hand = []
     for step in range(0, len(states), 4):
@@ -105,9 +110,9 @@ def test_set_state_brings_the_arm_near_and_the_rest_exactly(name: str) -> None:
         reached = simulator.state()
         hand.append(np.linalg.norm(reached[:3] - states[step, :3]))
         assert abs(reached[3] - states[step, 3]) < 0.01, "gripper"
-        assert np.linalg.norm(reached[4:7] - states[step, 4:7]) < thing, "object, metres"
+        assert np.linalg.norm(reached[4:7] - states[step, 4:7]) < 0.0002, "object, metres"
         np.testing.assert_allclose(reached[7:], states[step, 7:], atol=1e-6)
-    assert np.median(hand) < median and max(hand) < worst
+    assert np.median(hand) < 0.0005 and max(hand) < 0.004
 
 
 @pytest.mark.parametrize("name", LOCOMOTION)
@@ -115,10 +120,11 @@ def test_set_state_is_exact_on_runners_and_so_is_the_next_state(name: str) -> No
     simulator = get_task(name).make()
     states, _, snapshots, _ = play(simulator, 8, 6)
     action = np.full(simulator.task.action_size, 0.3)
-    simulator.restore(snapshots[5])
+    step = max(i for i, state in enumerate(states[:6]) if (np.abs(state) != 10).all())  # Walker2d clips velocities
+    simulator.restore(snapshots[step])
     expected = simulator.step(action)[0]
-    simulator.set_state(states[5], near=snapshots[0])
-    np.testing.assert_allclose(simulator.state(), states[5], atol=1e-6)
+    simulator.set_state(states[step], near=snapshots[0])
+    np.testing.assert_allclose(simulator.state(), states[step], atol=1e-6)
     np.testing.assert_allclose(simulator.step(action)[0], expected, atol=1e-3)
 
 

@@ -4,9 +4,22 @@ from difflib import get_close_matches
 
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.task import Task
-from pixeltraj.tasks import locomotion, metaworld
+from pixeltraj.tasks import adroit, ant, antmaze, kitchen, locomotion, metaworld, multitask, pointmaze, sequence
 
-TASKS: dict[str, Task] = {task.name: task for task in (*metaworld.TASKS, *locomotion.TASKS)}
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        *metaworld.TASKS,
+        *multitask.TASKS,
+        *sequence.TASKS,
+        *locomotion.TASKS,
+        *ant.TASKS,
+        *antmaze.TASKS,
+        *pointmaze.TASKS,
+        *kitchen.TASKS,
+        *adroit.TASKS,
+    )
+}
 
 
 def get_task(name: str) -> Task:

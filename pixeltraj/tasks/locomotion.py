@@ -7,9 +7,10 @@ import gymnasium as gym
 import mujoco
 import numpy as np
 
-from pixeltraj.camera import Camera
 from pixeltraj.simulator import Simulator
 from pixeltraj.task import Dimension, Keypoint, Task
+from pixeltraj.tasks.cameras import named_camera
+from pixeltraj.tasks.observation import checked_observation
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,6 @@ class LocomotionTask(Task):
 
 class LocomotionSimulator(Simulator):
     task: LocomotionTask
-    env: Any
 
     def __init__(self, task: LocomotionTask) -> None:
         super().__init__(task)
@@ -76,14 +76,17 @@ class LocomotionSimulator(Simulator):
     def state(self) -> np.ndarray:
         return self.env._get_obs().astype(np.float32)
 
-    def _decide(self, action: np.ndarray) -> tuple[float, bool, dict[str, Any]]:
-        total = 0.0
-        for _ in range(self.task.action_repeat):
-            _, reward, terminated, _, info = self.env.step(action)
-            total += float(reward)
-            if terminated:
-                break
-        return total, terminated, info
+    def observation(self) -> np.ndarray:
+        return self.env._get_obs()
+
+    def set_observation(self, observation: np.ndarray) -> None:
+        """Exact but for two things that are lacking: the root's x, which is set to 0, and, of Hopper and Walker2d,
+        how much faster than 10 a velocity was that is clipped to 10 or -10 (m/s or rad/s)."""
+        positions, velocities = self.model.nq - 1, self.model.nv
+        layout = f"{positions} positions without the root's x, {velocities} velocities"
+        values = checked_observation(observation, (positions + velocities,), self.task, layout)
+        mujoco.mj_resetData(self.model, self.data)
+        self.env.set_state(np.concatenate([[0.0], values[:positions]]), values[positions:])
 
     def snapshot(self) -> np.ndarray:
         return self._integration_state()
@@ -118,7 +121,7 @@ TASKS = (
         name="HalfCheetah-v5",
         environment="HalfCheetah-v5",
         prompt="a half cheetah runs forward as fast as it can",
-        camera=Camera(lookat=(0.0, 0.0, 0.5), distance=2.6, azimuth=90.0, elevation=-10.0, track="torso"),
+        camera=named_camera("HalfCheetah-v5"),
         keypoints=(
             Keypoint("root", "body", "torso"),
             Keypoint("head", "geom", "head"),
@@ -148,7 +151,7 @@ TASKS = (
         name="Hopper-v5",
         environment="Hopper-v5",
         prompt="a one-legged hopper hops forward without falling",
-        camera=Camera(lookat=(0.0, 0.0, 0.75), distance=2.6, azimuth=90.0, elevation=-10.0, track="torso"),
+        camera=named_camera("Hopper-v5"),
         keypoints=(
             Keypoint("root", "body", "torso"),
             Keypoint("hip", "body", "thigh"),
@@ -163,6 +166,38 @@ TASKS = (
             Link("foot_joint", "ankle", "toe", (0.26, 0.0), 2, sign=-1.0),
         ),
         action_size=3,
+        action_repeat=2,
+    ),
+    _task(
+        (
+            "rootz",
+            "rooty",
+            *(f"{part}{side}_joint" for side in ("", "_left") for part in ("thigh", "leg", "foot")),
+        ),
+        name="Walker2d-v5",
+        environment="Walker2d-v5",
+        prompt="a two-legged walker walks forward without falling",
+        camera=named_camera("Walker2d-v5"),
+        keypoints=(
+            Keypoint("root", "body", "torso"),
+            Keypoint("hip", "body", "thigh"),
+            Keypoint("knee", "body", "leg", offset=(0.0, 0.0, 0.25)),
+            Keypoint("ankle", "body", "foot", offset=(-0.2, 0.0, 0.1)),
+            Keypoint("toe", "body", "foot", offset=(0.0, 0.0, 0.1)),
+            Keypoint("left_knee", "body", "leg_left", offset=(0.0, 0.0, 0.25)),
+            Keypoint("left_ankle", "body", "foot_left", offset=(-0.2, 0.0, 0.1)),
+            Keypoint("left_toe", "body", "foot_left", offset=(0.0, 0.0, 0.1)),
+        ),
+        links=(
+            Link("rooty", "root", "hip", (0.0, -0.2), None),
+            Link("thigh_joint", "hip", "knee", (0.0, -0.45), 0, sign=-1.0),
+            Link("leg_joint", "knee", "ankle", (0.0, -0.5), 1, sign=-1.0),
+            Link("foot_joint", "ankle", "toe", (0.2, 0.0), 2, sign=-1.0),
+            Link("thigh_left_joint", "hip", "left_knee", (0.0, -0.45), 0, sign=-1.0),
+            Link("leg_left_joint", "left_knee", "left_ankle", (0.0, -0.5), 4, sign=-1.0),
+            Link("foot_left_joint", "left_ankle", "left_toe", (0.2, 0.0), 5, sign=-1.0),
+        ),
+        action_size=6,
         action_repeat=2,
     ),
 )
