@@ -58,6 +58,11 @@ class Decoder:
         self.about = about or {}
         """`metrics` and `provenance`."""
 
+    @property
+    def renderer(self) -> dict[str, Any] | None:
+        """How the frames were drawn that it was trained on; None where that is not known."""
+        return self.about.get("provenance", {}).get("renderer")
+
     @torch.no_grad()
     def decode(self, latents: Tensor, first: Tensor, prompts: list[str], starts: np.ndarray) -> list[Trajectory]:
         """latents (B, 4, 12 R, 60), first (B, 4, 12, 12), B prompts, starts (B, S) -> B trajectories.

@@ -126,6 +126,7 @@ def train_on(store: Store, generator: Generator, config: TrainConfig) -> Decoder
             config={key: str(value) for key, value in asdict(config).items()},
             steps=total,
             store=str(store.path),
+            renderer=store.renderer,
             episodes={"training": len(training), "held out": len(heldout)},
         ),
     }

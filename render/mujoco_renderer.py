@@ -1,47 +1,92 @@
-"""MuJoCo's own rasteriser, through OpenGL (EGL or OSMesa)."""
+"""MuJoCo's own rasteriser, through OpenGL."""
+
+import copy
+import weakref
 
 import mujoco
 import numpy as np
 
 from pixeltraj.camera import FRAME_SIZE
 from pixeltraj.errors import PixeltrajError
+from pixeltraj.render.gl import NO_GL, GLContext, create_context
+from pixeltraj.render.mesh import simplified
 from pixeltraj.render.renderer import Renderer
 from pixeltraj.simulator import Simulator
 
-NO_GL = (
-    "MuJoCo found no OpenGL ({reason}); install libegl1 and libgl1-mesa-dri (Debian/Ubuntu: apt-get install "
-    "libegl1 libgl1-mesa-dri) or libosmesa6 with MUJOCO_GL=osmesa, then look at `pixeltraj doctor`"
-)
+SAMPLES = 4
+"""Multisampling: without it a thin limb flickers."""
+FACETS = {"numslices": 10, "numstacks": 4, "numquads": 2}
+"""Faces of round shapes and planes, MuJoCo's `visual/quality`: as few as 84 pixels can show."""
+CELL = 0.025
+"""Metres: vertices this near to each other are drawn as one, or nearer than `CELL_PIXELS` where that is more."""
+CELL_PIXELS = 1.4
+# What environments edit and scenes read.
+_COPIED = ("geom_rgba", "geom_size", "geom_matid", "site_rgba", "site_size", "site_matid", "mat_rgba")
 
 
 class MujocoRenderer(Renderer):
-    """Shadows and reflections cost most of the time and hide small objects, so they are off; round shapes are
-    drawn with as few faces as 84 pixels can show."""
+    """Draws a simplified copy of the simulator's model.
 
-    def __init__(self, simulator: Simulator, samples: int = 4) -> None:
+    Shadows and reflections cost most of the time and hide small objects, so they are off. `benchmarks/render.py`
+    measures what all of this gains, and how far the frames are from those of the full model.
+    """
+
+    def __init__(self, simulator: Simulator, simplify: bool = True) -> None:
+        """simplify=False draws the model as it is: the reference. Raises PixeltrajError where there is no OpenGL."""
         super().__init__(simulator)
-        camera, model = simulator.task.camera, simulator.model
-        quality = model.vis.quality
-        quality.shadowsize, quality.offsamples = 0, samples
-        quality.numslices, quality.numstacks, quality.numquads = 12, 6, 2
+        camera = simulator.task.camera
+        pixel = camera.distance / camera.focal  # metres a pixel shows at the point that is looked at
+        cell = round(float(max(CELL, CELL_PIXELS * pixel)), 4)
+        self._model = model = simplified(simulator.model, cell) if simplify else copy.deepcopy(simulator.model)
+        model.vis.quality.shadowsize, model.vis.quality.offsamples = 0, SAMPLES
+        if simplify:
+            for name, count in FACETS.items():
+                setattr(model.vis.quality, name, count)
         model.vis.global_.offwidth = model.vis.global_.offheight = FRAME_SIZE
         model.vis.global_.fovy = camera.fovy
+        platform, self._gl = create_context(FRAME_SIZE)
         try:
-            self._renderer = mujoco.Renderer(model, FRAME_SIZE, FRAME_SIZE)
-        except Exception as error:  # each GL binding raises its own kind
+            self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        except mujoco.FatalError as error:
             raise PixeltrajError(NO_GL.format(reason=str(error).splitlines()[0])) from error
+        # A context that outlives the GL binding cannot be freed any more: at the latest, close before the exit.
+        self._close = weakref.finalize(self, _free, self._gl, self._context)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
+        self._scene = mujoco.MjvScene(model, maxgeom=model.ngeom + model.nsite + 100)
         for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
-            self._renderer.scene.flags[flag] = 0
+            self._scene.flags[flag] = 0
+        self._option, self._area = mujoco.MjvOption(), mujoco.MjrRect(0, 0, FRAME_SIZE, FRAME_SIZE)
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FREE
         self._camera.distance = camera.distance
         self._camera.azimuth, self._camera.elevation = camera.azimuth, camera.elevation
-        self.settings = {"backend": "mujoco", "mujoco": mujoco.__version__, "samples": samples, "slices": 12}
+        self.settings = {
+            "backend": "mujoco",
+            "mujoco": mujoco.__version__,
+            "gl": platform,
+            "samples": SAMPLES,
+            "cell": cell if simplify else 0.0,
+            **(FACETS if simplify else {}),
+        }
 
     def _draw(self, lookat: np.ndarray) -> np.ndarray:
+        for name in _COPIED:
+            getattr(self._model, name)[:] = getattr(self.simulator.model, name)
         self._camera.lookat[:] = lookat
-        self._renderer.update_scene(self.simulator.data, self._camera)
-        return self._renderer.render()
+        mujoco.mjv_updateScene(
+            self._model, self.simulator.data, self._option, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
+        )
+        self._gl.make_current()
+        mujoco.mjr_render(self._area, self._scene, self._context)
+        frame = np.empty((FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
+        mujoco.mjr_readPixels(frame, None, self._area, self._context)
+        return np.ascontiguousarray(frame[::-1])  # OpenGL's first row is the lowest
 
     def close(self) -> None:
-        self._renderer.close()
+        self._close()
+
+
+def _free(gl: GLContext, context: mujoco.MjrContext) -> None:
+    gl.make_current()
+    context.free()
+    gl.free()

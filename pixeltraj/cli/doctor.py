@@ -1,45 +1,27 @@
 """`pixeltraj doctor`: what this machine can do, and the exact fix for what it cannot.
 
-Everything is tried, nothing believed. Drawing is tried in a process of its own, because a broken GL may end it.
+Everything is tried, nothing believed.
 """
 
-import json
 import os
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
 
+from pixeltraj.cli.drawing import REINSTALL, check_drawing
+from pixeltraj.cli.finding import Finding, one_line
 from pixeltraj.errors import PixeltrajError
-from pixeltraj.files import write_json, write_whole
+from pixeltraj.files import write_json
 
-TASK = "push-v3"
 DISK_WANTED = 2.0
 """GB that the demo and its intermediate files fit into."""
-DEBIAN_GL = "apt-get install libegl1 libgl1-mesa-dri (Debian/Ubuntu, as root), then MUJOCO_GL=egl"
-SOFTWARE = ("llvmpipe", "softpipe", "swrast")
-"""Mesa's renderer strings where no GPU draws."""
 
 
 @dataclass(frozen=True)
 class Config:
     out: Path = Path("runs/doctor")
     """Folder for the test frame and doctor.json."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report."""
-
-    name: str
-    level: Literal["ok", "warn", "fail"]
-    """fail: the demo cannot run until it is mended."""
-    text: str
-    fix: str = ""
 
 
 def run(config: Config) -> int:
@@ -70,76 +52,7 @@ def examine(out: Path) -> Iterator[Finding]:
         try:
             yield from check()
         except Exception as error:
-            yield Finding(name, "fail", _line(error), "install again with the pinned versions: `make .venv/.stamp`")
-
-
-# Drawing
-
-
-def check_drawing(out: Path) -> Iterator[Finding]:
-    """Draw in a subprocess with the backend that would be used; where that fails, try the others."""
-    chosen = os.environ.get("MUJOCO_GL") or "the system's default GL"
-    result = _draw(out, None)
-    if "error" in result:
-        others = [name for name in ("egl", "osmesa") if name != chosen]
-        works = next((name for name in others if "error" not in _draw(out, name)), None)
-        fix = f"export MUJOCO_GL={works} (tried: it works)" if works else DEBIAN_GL
-        yield Finding("GL", "fail", f"{chosen} cannot draw: {result['error']}", fix)
-        return
-    software = any(word in result["renderer"].lower() for word in SOFTWARE)
-    yield Finding(
-        "GL",
-        "warn" if software else "ok",
-        f"{chosen}, {result['renderer']}, OpenGL {result['version']}"
-        + (": drawn by the CPU, slow but right" if software else ""),
-        "where there is a GPU, install its EGL driver" if software else "",
-    )
-    if result["spread"] < 10:
-        yield Finding("frame", "fail", f"{result['path']} is black or of one colour", DEBIAN_GL)
-    else:
-        yield Finding("frame", "ok", f"{TASK} drawn to {result['path']}, {result['speed']:.0f} frames/s")
-
-
-def _draw(out: Path, backend: str | None) -> dict[str, Any]:
-    """What `draw` found in a process with that backend, or {"error": one line}."""
-    environment = os.environ | ({"MUJOCO_GL": backend} if backend else {})
-    command = [sys.executable, "-m", "pixeltraj.cli.doctor", str(out)]
-    try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    except subprocess.TimeoutExpired:
-        return {"error": "no frame within two minutes"}
-    for line in reversed(done.stdout.splitlines()):
-        if line.startswith("{"):
-            return json.loads(line)
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
-    return {"error": lines[-1].strip() if lines else f"the process ended with status {done.returncode}"}
-
-
-def draw(out: Path) -> dict[str, Any]:
-    """Draw the task's first frame into `out` -> path, spread of its pixels, frames/s, GL's own words."""
-    from PIL import Image
-
-    from pixeltraj.render.backends import open_renderer
-    from pixeltraj.tasks import get_task
-
-    simulator = get_task(TASK).make()
-    simulator.reset(seed=0)
-    with open_renderer(simulator) as renderer:
-        frame = renderer.frame()
-        from OpenGL import GL  # only now: imported before MuJoCo, it would settle on another platform
-
-        strings = {name: GL.glGetString(getattr(GL, f"GL_{name.upper()}")) for name in ("renderer", "version")}
-        began, count = time.perf_counter(), 0
-        while (elapsed := time.perf_counter() - began) < 1.0:
-            renderer.frame()
-            count += 1
-    path = out / f"{TASK}.png"
-    write_whole(path, lambda beside: Image.fromarray(frame).save(beside))
-    words = {name: value.decode() if value else "?" for name, value in strings.items()}
-    return {"path": str(path), "spread": float(frame.std()), "speed": count / elapsed, **words}
-
-
-# Everything else
+            yield Finding(name, "fail", one_line(error), REINSTALL)
 
 
 def check_torch() -> Iterator[Finding]:
@@ -171,7 +84,7 @@ def check_attention() -> Iterator[Finding]:
     except ModuleNotFoundError:
         yield Finding("xformers", "ok", "not installed; not needed")
     except Exception as broken:
-        text = f"installed, but memory_efficient_attention fails on {device}: {_line(broken)}"
+        text = f"installed, but memory_efficient_attention fails on {device}: {one_line(broken)}"
         yield Finding("xformers", "warn", text, "pip uninstall xformers; SDPA is used anyway")
 
 
@@ -208,15 +121,3 @@ def check_disk(out: Path) -> Iterator[Finding]:
     enough = free >= DISK_WANTED
     fix = "" if enough else f"free {DISK_WANTED - free:.1f} GB, or work in a folder on another disk"
     yield Finding("disk", "ok" if enough else "fail", f"{free:.1f} GB free at {out}, {DISK_WANTED:.0f} wanted", fix)
-
-
-def _line(error: Exception) -> str:
-    first = next(iter(str(error).strip().splitlines()), "")
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__
-
-
-if __name__ == "__main__":
-    try:
-        print(json.dumps(draw(Path(sys.argv[1]))))
-    except Exception as failure:
-        print(json.dumps({"error": _line(failure)}))

@@ -7,6 +7,7 @@ from pixeltraj.cli.imagination import ImagineConfig
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.eval.experiment import EvalConfig
 from pixeltraj.eval.experiment import run as run_experiment
+from pixeltraj.tasks import get_task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,6 @@ def run(config: Config) -> None:
         raise PixeltrajError("the arm with imagination needs --decoder DIR (`pixeltraj decode train` makes one)")
     make = ImagineConfig(config.decoder, config.lora, config.base, config.k) if config.decoder else None
     if make:
-        make.imaginer()  # parts that do not fit are reported here, before any run starts
+        make(get_task(config.task)).close()  # parts that do not fit are reported here, before any run starts
     run_experiment(config, make)
     print((config.out / "table.md").read_text())

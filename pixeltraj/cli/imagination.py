@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from pixeltraj.base import Base
 from pixeltraj.decode.decoder import Decoder
+from pixeltraj.errors import PixeltrajError
 from pixeltraj.generator import Generator
 from pixeltraj.imaginer import Imaginer, Start
 from pixeltraj.render.backends import open_renderer
@@ -31,13 +33,22 @@ class ImagineConfig:
     num_inference_steps: int = 8
     """Denoising steps of the sampler."""
 
-    def imaginer(self) -> Imaginer:
+    def read(self) -> tuple[Imaginer, dict[str, Any] | None]:
+        """The imaginer, and how the frames have to be drawn that it sets out from (None: not known)."""
         generator = Generator.load(Base.load(self.base), self.lora, self.k)
-        return Imaginer(generator, Decoder.load(self.decoder, generator), self.num_inference_steps)
+        decoder = Decoder.load(self.decoder, generator)
+        return Imaginer(generator, decoder, self.num_inference_steps), decoder.renderer
 
     def __call__(self, task: Task) -> "Imagination":
         """What an experiment's process calls once; see `pixeltraj.eval.experiment`."""
-        return Imagination(self.imaginer(), open_renderer(task.make()))
+        imaginer, wanted = self.read()
+        renderer = open_renderer(task.make(), wanted["backend"] if wanted else "auto")
+        if wanted and renderer.settings != wanted:
+            raise PixeltrajError(
+                f"{self.decoder} was trained on frames drawn with {wanted}, here they are drawn with "
+                f"{renderer.settings}: render the store here and train the decoder again"
+            )
+        return Imagination(imaginer, renderer)
 
 
 class Imagination:
@@ -50,3 +61,6 @@ class Imagination:
         frames = self.renderer.frames(snapshots)
         starts = [Start(state, frame) for state, frame in zip(states, frames)]
         return self.imaginer.imagine(starts, torch.Generator().manual_seed(seed))
+
+    def close(self) -> None:
+        self.renderer.close()

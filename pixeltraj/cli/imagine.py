@@ -60,7 +60,12 @@ def imagine(config: Config) -> tuple[Store, float]:
     source = Store.open(config.source, task)
     source.require_frames()
     starts = start_rows(source, config.n, config.seed)
-    imaginer = config.imaginer()
+    imaginer, wanted = config.read()
+    if wanted and source.renderer != wanted:
+        raise PixeltrajError(
+            f"{config.source} was rendered with {source.renderer}, {config.decoder} was trained on frames drawn with "
+            f"{wanted}: train the decoder on a store that is rendered like this one"
+        )
     how: dict[str, Any] = {
         "imagined": True,
         "from": source.attributes["provenance"],

@@ -1,6 +1,5 @@
 """Doctor: what it says is what is so, and what breaks becomes a line with a fix."""
 
-import os
 import subprocess
 import sys
 import types
@@ -12,7 +11,8 @@ import pytest
 from PIL import Image
 
 from pixeltraj import base
-from pixeltraj.cli import doctor
+from pixeltraj.cli import doctor, drawing
+from pixeltraj.cli.finding import Finding
 from pixeltraj.files import read_json
 
 
@@ -20,43 +20,60 @@ def test_a_whole_examination(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pixeltraj", "doctor", "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
     findings = {finding["name"]: finding for finding in read_json(tmp_path / "doctor.json", "findings")}
-    assert list(findings) == ["GL", "frame", "torch", "sdpa", "xformers", "base", "hub", "disk"]
+    assert list(findings) == ["GL", "mujoco", "ray", "pyrender", "torch", "sdpa", "xformers", "base", "hub", "disk"]
     failed = [name for name, finding in findings.items() if finding["level"] == "fail"]
     embedded = (base.EMBEDDED / "model_index.json").is_file()
     assert failed == ([] if embedded else ["base"])
     assert done.returncode == (1 if failed else 0)
     assert all(f"{name} " in done.stdout for name in findings) and "Traceback" not in done.stderr
     assert all(finding["fix"] for finding in findings.values() if finding["level"] != "ok")
-    frame = np.asarray(Image.open(tmp_path / "push-v3.png"))
+    frame = np.asarray(Image.open(tmp_path / "push-v3-mujoco.png"))
     assert frame.shape == (84, 84, 3) and frame.std() > 10
 
 
-def test_drawing_by_the_cpu_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def found(renderer: str, spread: float) -> list[tuple[str, str]]:
-        result = {"renderer": renderer, "version": "4.5", "spread": spread, "speed": 100.0, "path": "x.png"}
-        monkeypatch.setattr(doctor, "_draw", lambda out, backend: result)
-        return [(finding.name, finding.level) for finding in doctor.check_drawing(tmp_path)]
-
-    assert found("NVIDIA H100", 40.0) == [("GL", "ok"), ("frame", "ok")]
-    assert found("llvmpipe (LLVM 15.0.6, 256 bits)", 40.0) == [("GL", "warn"), ("frame", "ok")]
-    assert found("NVIDIA H100", 0.0) == [("GL", "ok"), ("frame", "fail")]
+def found(monkeypatch: pytest.MonkeyPatch, **mujoco: object) -> dict[str, Finding]:
+    """What is said of drawing where the backends draw like this; all is well where nothing else is given."""
+    well = {"words": "NVIDIA H100", "spread": 40.0, "psnr": 60.0, "speed": 100.0, "path": "x.png"}
+    results = {"mujoco": well | mujoco, "ray": well, "pyrender": {"error": "no pyrender (No module named 'pyrender')"}}
+    monkeypatch.setattr(drawing, "_draw", lambda out, backend, platform=None: results[backend])
+    return {finding.name: finding for finding in drawing.check_drawing(Path())}
 
 
-def test_a_gl_that_is_missing_is_a_line_that_names_one_that_works(
+def test_what_is_drawn_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {name: f.level for name, f in found(monkeypatch).items()} == dict.fromkeys(
+        ("GL", "mujoco", "ray", "pyrender"), "ok"
+    )
+    assert found(monkeypatch, words="llvmpipe (LLVM 15.0.6, 256 bits)")["GL"].level == "warn"
+    assert found(monkeypatch, spread=0.0)["mujoco"].level == "fail"
+    other = found(monkeypatch, psnr=17.0)["mujoco"]
+    assert other.level == "warn" and "references/push-v3-mujoco.png" in other.text
+
+
+def test_a_picture_that_is_not_the_reference_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = drawing.draw(tmp_path, "mujoco")
+    assert own["psnr"] > drawing.ALIKE, "the machine these tests run on draws something else"
+    upside_down = np.asarray(Image.open(own["path"]))[::-1]
+    Image.fromarray(upside_down).save(tmp_path / "push-v3-mujoco.png")
+    monkeypatch.setattr(drawing, "REFERENCES", tmp_path)
+    (tmp_path / "now").mkdir()
+    assert drawing.draw(tmp_path / "now", "mujoco")["psnr"] < drawing.ALIKE
+
+
+def test_without_a_gl_frames_are_ray_traced_and_one_that_works_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    working = os.environ.get("MUJOCO_GL")
-    monkeypatch.setenv("MUJOCO_GL", "no-such-gl")
-    (finding,) = doctor.check_drawing(tmp_path)
-    assert (finding.name, finding.level) == ("GL", "fail")
-    assert "no-such-gl" in finding.text and "\n" not in finding.text
-    assert finding.fix == f"export MUJOCO_GL={working} (tried: it works)"
+    monkeypatch.setenv("MUJOCO_GL", "disabled")
+    findings = {finding.name: finding for finding in drawing.check_drawing(tmp_path)}
+    assert findings["GL"].level == "warn" and "disabled" in findings["GL"].text and "\n" not in findings["GL"].text
+    assert findings["GL"].fix == "export MUJOCO_GL=egl (tried: it works)"
+    assert findings["ray"].level == "ok" and "mujoco" not in findings
 
 
-def test_where_no_gl_works_the_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_draw", lambda out, backend: {"error": "no GL"})
-    (finding,) = doctor.check_drawing(tmp_path)
-    assert "apt-get install libegl1" in finding.fix
+def test_where_nothing_draws_the_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawing, "_draw", lambda out, backend, platform=None: {"error": "no GL"})
+    findings = {finding.name: finding for finding in drawing.check_drawing(tmp_path)}
+    assert "apt-get install libegl1" in findings["GL"].fix
+    assert findings["ray"].level == "fail"
 
 
 @pytest.mark.parametrize(
