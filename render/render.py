@@ -1,34 +1,53 @@
 """Rendering a store: one 84x84 frame for every simulator state in it."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 from tqdm import tqdm
 
-from pixeltraj.render.backends import open_renderer
-from pixeltraj.store import CHUNK, Store
+from pixeltraj.errors import PixeltrajError
+from pixeltraj.render.backends import Backend
+from pixeltraj.render.drawing import draw_missing
+from pixeltraj.render.workers import draw_in_parallel
+from pixeltraj.store import Store
+
+_WORTH_A_WORKER = 1000
+"""Frames; a worker takes about two seconds to start."""
 
 
 @dataclass(frozen=True)
 class RenderConfig:
     store: tyro.conf.Positional[Path]
     """The store whose frames are to be drawn."""
-    samples: int = 4
-    """Multisampling of edges; 0 is twice as fast and coarser."""
+    renderer: Backend = "auto"
+    """What draws: mujoco (OpenGL), ray or ray-2x2 (no OpenGL needed; one ray a pixel or four), pyrender (an extra);
+    auto takes mujoco where it works, else ray."""
+    workers: int | None = None
+    """Processes that draw; one for each CPU and each thousand frames if not given."""
 
 
 def render(config: RenderConfig) -> Store:
-    """Draw the frames that are missing, chunk by chunk; an interrupted run is taken up where it stopped."""
+    """Draw the frames that are missing; an interrupted run is taken up where it stopped, a chunk lost at most.
+
+    Several calls may render one store at once, and share its chunks out among them.
+    """
+    if config.workers is not None and config.workers < 1:
+        raise PixeltrajError("--workers must be at least 1")
     store = Store.open(config.store)
     store.require_episodes()
-    simulator = store.task.make()
-    with open_renderer(simulator, samples=config.samples) as renderer:
-        store.begin_rendering(renderer.settings)
-        missing = store.frame_count - store.rendered
-        with tqdm(total=missing, desc=f"render {config.store.name}", unit="frame") as bar:
-            while (start := store.rendered) < store.frame_count:
-                stop = min((start // CHUNK + 1) * CHUNK, store.frame_count)
-                store.append_frames(renderer.frames(store.read("snapshots", start, stop)))
-                bar.update(stop - start)
-    return store
+    missing = store.frame_count - store.rendered
+    workers = config.workers or max(1, min(_usable_cpus(), missing // _WORTH_A_WORKER))
+    name = config.store.name
+    with tqdm(total=store.frame_count, initial=store.rendered, desc=f"render {name}", unit="frame") as bar:
+        if workers > 1:
+            draw_in_parallel(store, config.renderer, workers, bar)
+        else:
+            for _ in draw_missing(store, config.renderer, at=lambda row: None):
+                bar.update(store.rendered - bar.n)
+    return Store.open(config.store)
+
+
+def _usable_cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,13 +18,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder: an empty store, one from the future, one of another camera, and a file."""
     monkeypatch.chdir(tmp_path)
     task = get_task("push-v3")
-    for name in ("empty", "future", "camera"):
-        Store.create(tmp_path / name, task, {}, {"integration": 3})
-    for name, key, value in (("future", "schema", 99), ("camera", "fingerprint", task.fingerprint() | {"camera": 0})):
-        path = tmp_path / name / "zarr.json"
-        content = json.loads(path.read_text())
-        content["attributes"][key] = value
-        path.write_text(json.dumps(content))
+    moved = replace(task, camera=replace(task.camera, distance=0.9))
+    for name, made in (("empty", task), ("future", task), ("camera", moved)):
+        Store.create(tmp_path / name, made, {}, {"integration": 3})
+    path = tmp_path / "future" / "zarr.json"
+    content = json.loads(path.read_text())
+    content["attributes"]["schema"] = 99
+    path.write_text(json.dumps(content))
     (tmp_path / "file").write_text("not a folder")
     return tmp_path
 
@@ -42,7 +43,7 @@ BAD_INPUT = [
     ("collect push-v3 --out camera", "made with another camera of push-v3; collect it again"),
     ("render missing", "make one with `pixeltraj collect"),
     ("render empty", "is empty; fill it with `pixeltraj collect push-v3"),
-    ("render future", "has schema 99, this pixeltraj reads 1"),
+    ("render future", "has schema 99, this pixeltraj reads 2: it is newer, update pixeltraj"),
     ("render camera", "made with another camera"),
 ]
 

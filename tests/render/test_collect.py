@@ -79,7 +79,7 @@ def test_what_is_stored_is_what_happened(tmp_path: Path) -> None:
 
 def test_a_store_says_how_it_was_made(tmp_path: Path) -> None:
     made = collect(CollectConfig("Hopper-v5", tmp_path / "store", policy="random", episodes=1, seed=4)).attributes
-    assert made["schema"] == 1
+    assert made["schema"] == 2
     assert made["fingerprint"]["task"] == "Hopper-v5"
     assert made["provenance"]["policy"] == "random" and made["provenance"]["seed"] == 4
     assert {"mujoco", "pixeltraj", "numpy"} <= set(made["provenance"]["versions"])

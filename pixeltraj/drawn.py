@@ -1,0 +1,89 @@
+"""Drawn: which chunks of a store's frames are drawn, and which process is drawing which."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from pixeltraj.column import CHUNK
+
+_CODES = np.array([rows | (rows.bit_count() & 1) << 7 for rows in range(CHUNK + 1)], dtype=np.uint8)
+_ROWS = np.zeros(256, dtype=np.uint8)  # what a damaged byte says is not believed: that chunk is drawn again
+_ROWS[_CODES] = np.arange(CHUNK + 1)
+
+
+class Drawn:
+    """One byte a chunk: how many of its rows are drawn, with a parity bit.
+
+    A byte is written after its chunk, and bytes of different chunks never disturb each other, so that any
+    number of processes may draw at once.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def rows(self, frames: int) -> np.ndarray:
+        """(chunks,) rows drawn in each chunk of so many frames."""
+        there = np.frombuffer(self.path.read_bytes() if self.path.exists() else b"", np.uint8)
+        rows = np.zeros(-(-frames // CHUNK), dtype=np.int64)
+        known = min(len(rows), len(there))
+        rows[:known] = _ROWS[there[:known]]
+        return np.minimum(rows, frames - CHUNK * np.arange(len(rows)))
+
+    def mark(self, chunk: int, rows: int) -> None:
+        """The chunk's first rows are drawn and on disk."""
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o666)
+        try:
+            os.pwrite(descriptor, _CODES[rows : rows + 1].tobytes(), chunk)
+        finally:
+            os.close(descriptor)
+
+    def mark_all(self, start: int, stop: int) -> None:
+        """Rows start:stop are drawn; those before them were already."""
+        for chunk in range(start // CHUNK, -(-stop // CHUNK)):
+            self.mark(chunk, min(CHUNK, stop - chunk * CHUNK))
+        with self.path.open("rb") as file:
+            os.fsync(file.fileno())
+
+    def forget(self, frames: int) -> None:
+        """What is marked past so many frames was left by a killed run."""
+        rows = self.rows(frames)
+        if self.path.exists():
+            os.truncate(self.path, min(len(rows), self.path.stat().st_size))
+            if len(rows) and rows[-1]:
+                self.mark(len(rows) - 1, int(rows[-1]))
+
+
+class Claims:
+    """Chunks that this process is drawing, as locks on single bytes of a file: they vanish with the process.
+
+    Use as a context manager.
+    """
+
+    def __init__(self, path: Path) -> None:
+        # Closing any descriptor of a file gives up a process's locks on it: nothing else opens this one.
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+
+    @contextmanager
+    def claim(self, chunk: int) -> Iterator[bool]:
+        """Whether the chunk is this process's to draw; False where another one is drawing it."""
+        try:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, chunk)
+        except (BlockingIOError, PermissionError):
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, chunk)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        os.close(self._descriptor)
