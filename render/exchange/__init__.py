@@ -1,0 +1,1 @@
+"""Other formats: datasets that become stores, and stores that become datasets."""
