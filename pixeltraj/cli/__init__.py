@@ -18,7 +18,7 @@ NO_MUJOCO = (
     "MuJoCo cannot be imported with MUJOCO_GL={backend} ({reason}); "
     "`pixeltraj doctor` tells what this machine needs to draw frames"
 )
-_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
+_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,13 @@ COMMANDS: dict[str, Command] = {
     "demo": Command("demo", "everything below on one task, small; ends with a report"),
     "collect": Command("collect", "trajectories of a policy in the simulator -> a store"),
     "render": Command("render", "84x84 frames for every state of a store"),
+    "camera": Command("camera", "the camera through which states can be read best, proposed from them"),
     "decode train": Command("decode_train", "the decoder: U-Net features -> keypoints, states, actions, rewards"),
     "imagine": Command("imagine", "imagined trajectories from held-out states, and pictures of them"),
     "eval": Command("eval", "the same agent with and without imagination"),
     "pretrain": Command("pretrain", "the embedded base from scratch"),
+    "import": Command("importing", "a dataset of D4RL, Minari or NPZ -> a store"),
+    "export": Command("exporting", "a store -> Minari, NPZ or a folder of training images"),
 }
 
 
