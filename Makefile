@@ -19,7 +19,7 @@ demo: .venv/.stamp
 # One thread a process: the models in the tests are small, and threads that wait for each other are slow.
 test: export OMP_NUM_THREADS := 1
 test: lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: .venv/.stamp
 	$(BIN)/ruff check .
