@@ -19,5 +19,7 @@ def _offscreen_gl() -> str:
 # MuJoCo picks its GL when it is first imported, and cannot be imported with one that is not there.
 if sys.platform == "linux" and not os.environ.get("DISPLAY") and not os.environ.get("MUJOCO_GL"):
     os.environ["MUJOCO_GL"] = _offscreen_gl()
-os.environ.setdefault("LP_NUM_THREADS", "1")  # software GL: its own threads only get in the way here
+os.environ.setdefault(
+    "LP_NUM_THREADS", "0"
+)  # of software OpenGL: a frame is too small to share, processes share frames
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns of image processors that nobody here uses

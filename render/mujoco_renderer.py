@@ -20,6 +20,8 @@ FACETS = {"numslices": 10, "numstacks": 4, "numquads": 2}
 CELL = 0.025
 """Metres: vertices this near to each other are drawn as one, or nearer than `CELL_PIXELS` where that is more."""
 CELL_PIXELS = 1.4
+_UNSEEN_GROUP = 5  # of geoms, which MuJoCo's viewer does not show
+_NOBODY = mujoco.MjvPerturb()
 # What environments edit and scenes read.
 _COPIED = ("geom_rgba", "geom_size", "geom_matid", "site_rgba", "site_size", "site_matid", "mat_rgba")
 
@@ -56,6 +58,12 @@ class MujocoRenderer(Renderer):
         for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
             self._scene.flags[flag] = 0
         self._option, self._area = mujoco.MjvOption(), mujoco.MjrRect(0, 0, FRAME_SIZE, FRAME_SIZE)
+        # MuJoCo draws in the order of the model, the floor first. Drawn last, it is not shaded where it is hidden.
+        planes = (model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE) & (self._option.geomgroup[model.geom_group] == 1)
+        model.geom_group[planes] = _UNSEEN_GROUP
+        self._planes_only = mujoco.MjvOption()
+        self._planes_only.geomgroup[:], self._planes_only.sitegroup[:] = 0, 0
+        self._planes_only.geomgroup[_UNSEEN_GROUP] = 1
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FREE
         self._camera.distance = camera.distance
@@ -73,9 +81,9 @@ class MujocoRenderer(Renderer):
         for name in _COPIED:
             getattr(self._model, name)[:] = getattr(self.simulator.model, name)
         self._camera.lookat[:] = lookat
-        mujoco.mjv_updateScene(
-            self._model, self.simulator.data, self._option, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
-        )
+        data, everything = self.simulator.data, mujoco.mjtCatBit.mjCAT_ALL
+        mujoco.mjv_updateScene(self._model, data, self._option, None, self._camera, everything, self._scene)
+        mujoco.mjv_addGeoms(self._model, data, self._planes_only, _NOBODY, everything, self._scene)
         self._gl.make_current()
         mujoco.mjr_render(self._area, self._scene, self._context)
         frame = np.empty((FRAME_SIZE, FRAME_SIZE, 3), np.uint8)

@@ -6,11 +6,8 @@ worker that dies was drawing falls free, and another takes it.
 
 import json
 import multiprocessing
-import os
 import signal
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -41,8 +38,7 @@ class Worker:
         row = context.Value("q", _NOTHING_YET, lock=False)
         here, there = context.Pipe(duplex=False)
         process = context.Process(target=_work, args=(path, backend, row, there), daemon=True)
-        with _environment("LP_NUM_THREADS", "0"):  # software OpenGL takes all cores otherwise; read when GL is loaded
-            process.start()
+        process.start()
         there.close()
         return cls(process, row, here)
 
@@ -126,16 +122,3 @@ def _work(path: Path, backend: Backend, row: Any, failure: Connection) -> None:
 def _tell(failure: Connection, *what: object) -> None:
     failure.send_bytes(json.dumps(what).encode())
     failure.close()
-
-
-@contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    """The variable has the value for processes started meanwhile, unless the user gave it one."""
-    if name in os.environ:
-        yield
-        return
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        del os.environ[name]
