@@ -19,11 +19,12 @@ from pixeltraj.decode.heads import Heads, HeadsConfig
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.files import file_hash, read_json, write_json, write_whole
 from pixeltraj.generator import Generator
+from pixeltraj.grid import COLUMNS, LATENT
 from pixeltraj.task import Task
 from pixeltraj.tasks import get_task
 from pixeltraj.trajectory import Trajectory
 
-SCHEMA = 1
+SCHEMA = 2
 WEIGHTS, CONFIG = "decoder.safetensors", "config.json"
 BATCH = 32
 CARRY = 0.8
@@ -52,10 +53,18 @@ class Reading:
 class Decoder:
     """Reads the grids of one generator for one task."""
 
-    def __init__(self, task: Task, generator: Generator, heads: Heads, about: dict[str, Any] | None = None) -> None:
-        self.task, self.generator, self.k = task, generator, generator.k
+    def __init__(
+        self,
+        task: Task,
+        generator: Generator,
+        heads: Heads,
+        lengths: tuple[int, ...],
+        about: dict[str, Any] | None = None,
+    ) -> None:
+        """lengths: all k whose grids it was trained to read."""
+        self.task, self.generator = task, generator
         self.heads = heads.eval().requires_grad_(False)
-        self.about = about or {}
+        self.lengths, self.about = lengths, about or {}
         """`metrics` and `provenance`."""
 
     @property
@@ -63,21 +72,29 @@ class Decoder:
         """How the frames were drawn that it was trained on; None where that is not known."""
         return self.about.get("provenance", {}).get("renderer")
 
+    def readable(self, k: int) -> int:
+        """k. Raises PixeltrajError where grids of so many frames were not trained on."""
+        if k not in self.lengths:
+            trained = ", ".join(map(str, self.lengths))
+            raise PixeltrajError(f"the decoder was trained to read k={trained}, not k={k}; train it again with --k {k}")
+        return k
+
     @torch.no_grad()
     def decode(self, latents: Tensor, first: Tensor, prompts: list[str], starts: np.ndarray) -> list[Trajectory]:
         """latents (B, 4, 12 R, 60), first (B, 4, 12, 12), B prompts, starts (B, S) -> B trajectories.
 
-        Each begins exactly at its start and ends with the first transition read as a termination.
-        Raises PixeltrajError where the latents or starts hold NaN.
+        Each begins exactly at its start and ends with the first transition read as a termination. Grids may have any
+        k that the decoder was trained for. Raises PixeltrajError where the latents or starts hold NaN.
         """
         if not (torch.isfinite(latents).all() and torch.isfinite(first).all() and np.isfinite(starts).all()):
             raise PixeltrajError(
                 "the grids to decode hold NaN: the generator diverged; fine-tune again with a lower --lr"
             )
+        generator = self.generator.at(self.readable(COLUMNS * latents.shape[-2] // LATENT))
         trajectories: list[Trajectory] = []
         for i in range(0, len(latents), BATCH):
             part = slice(i, i + BATCH)
-            features = grid_features(self.generator, latents[part], first[part], prompts[part])
+            features = grid_features(generator, latents[part], first[part], prompts[part])
             reading = self.read(features, starts[part])
             trajectories += [self._cut(reading, row) for row in range(len(features))]
         return trajectories
@@ -131,7 +148,7 @@ class Decoder:
             "fingerprint": self.task.fingerprint(),
             "base": self.generator.base.identity,
             "generator": self.generator.identity,
-            "k": self.k,
+            "k": list(self.lengths),
             "heads": asdict(self.heads.config),
             "weights": file_hash(folder / WEIGHTS),
             **self.about,
@@ -155,8 +172,6 @@ class Decoder:
             raise PixeltrajError(
                 f"the decoder in {folder} was trained with another {' and '.join(different)} of {task.name}; {again}"
             )
-        if config["k"] != generator.k:
-            raise PixeltrajError(f"the decoder in {folder} reads grids of k={config['k']}, not k={generator.k}")
         if config["generator"] != generator.identity:
             part = "LoRA" if config["base"] == generator.base.identity else "base"
             raise PixeltrajError(
@@ -171,7 +186,9 @@ class Decoder:
         except (OSError, SafetensorError, RuntimeError) as error:
             raise PixeltrajError(f"{folder / WEIGHTS} cannot be read ({error}); {again}") from error
         about = {key: config[key] for key in ("metrics", "provenance") if key in config}
-        return cls(task, generator, heads, about)
+        decoder = cls(task, generator, heads, tuple(config["k"]), about)
+        decoder.readable(generator.k)
+        return decoder
 
 
 def known_states(task: Task, keypoints: np.ndarray, starts: np.ndarray) -> np.ndarray:

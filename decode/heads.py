@@ -25,8 +25,6 @@ CLIP = 5.0
 
 @dataclass(frozen=True)
 class HeadsConfig:
-    k: int
-    """Frames in a grid."""
     channels: int
     """Of the features."""
     keypoints: int
@@ -125,9 +123,6 @@ def keypoint_loss(pixels: Tensor, heat: Tensor, target: Tensor, focal: float, de
 class TransitionHead(nn.Module):
     """An MLP for one transition of a window, the same for each of them: it sees the frames around it."""
 
-    inside: Tensor
-    place: Tensor
-
     def __init__(self, config: HeadsConfig, outputs: int) -> None:
         super().__init__()
         seen = 16
@@ -136,15 +131,14 @@ class TransitionHead(nn.Module):
         inputs = len(CONTEXT) * (2 * config.state + seen + 1)
         self.mlp = nn.Sequential(nn.Linear(inputs, config.mlp), nn.SiLU(), nn.Linear(config.mlp, config.mlp), nn.SiLU())
         self.out = nn.Linear(config.mlp, outputs)
-        place = torch.arange(config.k - 1)[:, None] + torch.tensor(CONTEXT)
-        self.register_buffer("inside", ((place >= 0) & (place < config.k)).float(), persistent=False)
-        self.register_buffer("place", place.clamp(0, config.k - 1), persistent=False)
 
     def forward(self, states: Tensor, changes: Tensor, pooled: Tensor) -> Tensor:
         """states, changes (B, K, S) normalised, pooled (B, K, C) -> (B, K-1, outputs)."""
         frames = torch.cat([states, changes, functional.silu(self.look(pooled))], dim=-1)
-        context = frames[:, self.place] * self.inside[..., None]  # (B, K-1, context, ...)
-        inside = self.inside[None, ..., None].expand(len(states), -1, -1, -1)
+        k = frames.shape[1]
+        place = torch.arange(k - 1, device=frames.device)[:, None] + torch.tensor(CONTEXT, device=frames.device)
+        inside = ((place >= 0) & (place < k)).to(frames)[None, ..., None].expand(len(frames), -1, -1, -1)
+        context = frames[:, place.clamp(0, k - 1)] * inside  # (B, K-1, context, ...)
         return self.out(self.mlp(torch.cat([context, inside], dim=-1).flatten(-2)))
 
 

@@ -41,14 +41,14 @@ class TrainConfig:
     """Diffusers folder or hub id; the embedded base if not given."""
     lora: Path | None = None
     """Folder that finetune wrote: the decoder reads that generator's grids only."""
-    k: int = 5
-    """Frames in a grid: 5, 10, 15, 20 or 25."""
+    k: tuple[int, ...] | None = None
+    """Frames in the grids that are read; all that the generator was trained for if not given."""
     steps: int = 1500
     """Steps of the keypoint head."""
     head_steps: int = 2000
     """Steps of the other heads, after it."""
     batch: int = 32
-    """Tiles a step of the keypoint head; windows a step of the others are twice as many."""
+    """Tiles a step of the keypoint head; windows of five frames a step of the others are twice as many."""
     lr: float = 2e-3
     """Peak learning rate; a cosine to zero."""
     noise: float = 0.1
@@ -69,7 +69,7 @@ def train(config: TrainConfig) -> Decoder:
     if (config.out / CONFIG).exists():
         raise PixeltrajError(f"{config.out} holds a decoder already; give another --out or remove it")
     store = Store.open(config.store)
-    generator = Generator.load(Base.load(config.base), config.lora, config.k)
+    generator = Generator.load(Base.load(config.base), config.lora)
     return train_on(store, generator, config)
 
 
@@ -78,15 +78,17 @@ def train_on(store: Store, generator: Generator, config: TrainConfig) -> Decoder
     task = store.task
     store.require_frames()
     training, heldout = store.split()
+    generators = [generator.at(k) for k in config.k or generator.lengths]
     checkpoint = Checkpoint(config.out / "train.checkpoint", asdict(config) | {"generator": generator.identity})
     step, states = checkpoint.load()
-    clean = Windows.read(store, training, generator)
-    noisy = Windows.read(store, training, generator, config.noise, seed=config.seed)
+    # Windows overlap: of longer ones as many fewer hold as many tiles.
+    clean = [Windows.read(store, training, g, stride=g.grid.rows, seed=config.seed) for g in generators]
+    noisy = [Windows.read(store, training, g, config.noise, stride=g.grid.rows, seed=config.seed) for g in generators]
     moved = [
-        Windows.read(store, training, generator, config.noise, config.move, config.copies, config.seed + i)
+        Windows.read(store, training, generators[0], config.noise, config.move, config.copies, config.seed + i)
         for i in range(1, config.copies + 1)
     ]
-    heads = make_heads(task, clean, config)
+    heads = make_heads(task, clean[0], config)
     total = config.steps + config.head_steps
     phases = {"keypoints": list(heads.keypoint.parameters())}
     phases["heads"] = [p for name, p in heads.named_parameters() if not name.startswith("keypoint.")]
@@ -95,18 +97,22 @@ def train_on(store: Store, generator: Generator, config: TrainConfig) -> Decoder
         heads.load_state_dict(states["heads"])
         for name, optimizer in optimizers.items():
             optimizer.load_state_dict(states[f"optimizer of {name}"])
-    locate, behave = KeypointPhase(task, [clean, noisy], moved, heads), None
+    locate, behave = KeypointPhase(task, [*clean, *noisy], moved, heads), None
     bar = tqdm(range(step, total), desc="decoder", initial=step, total=total, unit="step")
     for step in bar:
         rng = np.random.default_rng([config.seed, step])
         first = step < config.steps
         if not first and behave is None:
-            behave = BehaviourPhase(task, [clean, noisy], heads)
+            behave = [BehaviourPhase(task, [one, other], heads) for one, other in zip(clean, noisy)]
         progress = step / config.steps if first else (step - config.steps) / config.head_steps
         optimizer = optimizers["keypoints" if first else "heads"]
         for group in optimizer.param_groups:
             group["lr"] = config.lr * schedule(progress)
-        loss = locate.loss(rng, config.batch) if behave is None else behave.loss(rng, 2 * config.batch, config.jitter)
+        if behave is None:
+            loss = locate.loss(rng, config.batch)
+        else:
+            phase, length = behave[step % len(behave)], generators[step % len(behave)].grid.rows
+            loss = phase.loss(rng, max(1, 2 * config.batch // length), config.jitter)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(phases["keypoints" if first else "heads"], 1.0)
@@ -116,12 +122,14 @@ def train_on(store: Store, generator: Generator, config: TrainConfig) -> Decoder
         if (step + 1) % CHECKPOINT_EVERY == 0:
             kept = {f"optimizer of {name}": optimizer.state_dict() for name, optimizer in optimizers.items()}
             checkpoint.save(step + 1, heads=heads.state_dict(), **kept)
-    (behave or BehaviourPhase(task, [clean, noisy], heads)).choose_threshold(heads)
-    decoder = Decoder(task, generator, heads)
-    del noisy, moved, locate, behave
-    span = np.ptp(clean.states.reshape(-1, task.state_size), axis=0)
+    behave = behave or [BehaviourPhase(task, [one, other], heads) for one, other in zip(clean, noisy)]
+    choose_threshold(heads, behave)
+    decoder = Decoder(task, generator, heads, tuple(g.k for g in generators))
+    span = np.ptp(clean[0].states.reshape(-1, task.state_size), axis=0)
+    del clean, noisy, moved, locate, behave
+    metrics = [measure(decoder, Windows.read(store, heldout, g, stride=g.grid.rows), span) for g in generators]
     decoder.about = {
-        "metrics": measure(decoder, Windows.read(store, heldout, generator), span),
+        "metrics": metrics[0] | {"by_k": {str(g.k): one for g, one in zip(generators, metrics)}},
         "provenance": provenance(
             config={key: str(value) for key, value in asdict(config).items()},
             steps=total,
@@ -146,7 +154,6 @@ def make_heads(task: Task, windows: Windows, config: TrainConfig) -> Heads:
         torch.manual_seed(config.seed)
         heads = Heads(
             HeadsConfig(
-                k=config.k,
                 channels=windows.features.shape[2],
                 keypoints=len(task.keypoints),
                 state=task.state_size,
@@ -258,20 +265,26 @@ class BehaviourPhase:
         return loss
 
     @torch.no_grad()
-    def choose_threshold(self, heads: Heads) -> None:
-        """The lowest logit above which PRECISION of the training transitions are ends, and ends are likelier
-        than not (`weight` has moved the logits)."""
+    def outcomes(self) -> tuple[Tensor, Tensor]:
+        """Logits of all training transitions, and whether each of them was an end."""
         logits, truth = [], []
         for copy, pooled in enumerate(self.pooled):
             for rows in np.array_split(np.arange(len(self.states)), max(1, len(self.states) // 64)):
-                states = heads.fill(self.corrected(copy, rows), pooled[rows])
-                logits.append(heads.act(states, pooled[rows])[1][..., -1].flatten())
+                states = self.heads.fill(self.corrected(copy, rows), pooled[rows])
+                logits.append(self.heads.act(states, pooled[rows])[1][..., -1].flatten())
                 truth.append(self.over[rows].flatten())
-        order = torch.cat(logits).sort(descending=True)
-        hits = torch.cat(truth)[order.indices].cumsum(0)
-        precise = hits >= PRECISION * torch.arange(1, len(hits) + 1)
-        threshold = order.values[precise].min() if bool(precise.any()) else torch.tensor(float("inf"))
-        heads.threshold.copy_(threshold.clamp(min=math.log(self.weight)))
+        return torch.cat(logits), torch.cat(truth)
+
+
+def choose_threshold(heads: Heads, phases: list[BehaviourPhase]) -> None:
+    """The lowest logit above which PRECISION of the training transitions are ends, and ends are likelier than not
+    (`weight` has moved the logits)."""
+    logits, truth = (torch.cat(parts) for parts in zip(*(phase.outcomes() for phase in phases)))
+    order = logits.sort(descending=True)
+    hits = truth[order.indices].cumsum(0)
+    precise = hits >= PRECISION * torch.arange(1, len(hits) + 1)
+    threshold = order.values[precise].min() if bool(precise.any()) else torch.tensor(float("inf"))
+    heads.threshold.copy_(threshold.clamp(min=math.log(max(phase.weight for phase in phases))))
 
 
 def measure(decoder: Decoder, windows: Windows, span: np.ndarray) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pixeltraj.generator import Generator
+from pixeltraj.grid import LENGTHS
 
 MOTION_WEIGHT, MOTION_SCALE = 2.0, 0.5
 
@@ -27,6 +29,16 @@ def diffusion_loss(
     change = (clean - generator.grid.repeat(first)).abs().mean(dim=1, keepdim=True)
     weight = 1 + MOTION_WEIGHT * change.clamp(max=MOTION_SCALE) / MOTION_SCALE
     return ((output.float() - target).square() * weight).mean() / weight.mean()
+
+
+def grids(batch: int, k: int) -> int:
+    """Grids of k frames in a step that costs as much as `batch` grids of the shortest."""
+    return max(1, batch * LENGTHS[0] // k)
+
+
+def draw_length(rng: np.random.Generator, lengths: tuple[int, ...]) -> int:
+    """The k of a step; the rng is left alone where there is no choice."""
+    return lengths[0] if len(lengths) == 1 else int(rng.choice(lengths))
 
 
 def learning_rate(peak: float, step: int, steps: int, warmup: int = 100) -> float:

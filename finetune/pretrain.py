@@ -18,11 +18,11 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from pixeltraj.base import CONDITION_CHANNELS, Base
+from pixeltraj.base import CONDITION_CHANNELS, PRETRAINING, Base
 from pixeltraj.checkpoint import Checkpoint
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.files import file_hash, provenance, write_json
-from pixeltraj.finetune.loss import diffusion_loss, learning_rate
+from pixeltraj.finetune.loss import diffusion_loss, draw_length, grids, learning_rate
 from pixeltraj.finetune.text import WIDTH, make_text_encoder, make_tokenizer
 from pixeltraj.finetune.vae import VAEConfig, psnr, train_vae
 from pixeltraj.generator import Generator
@@ -42,10 +42,10 @@ class PretrainConfig:
     """The base's folder."""
     steps: int = 12000
     """Training steps of U-Net and text encoder."""
-    k: int = 5
-    """Frames in a grid."""
+    k: tuple[int, ...] = (5,)
+    """Frames in a grid; of several, each step draws one."""
     batch: int = 8
-    """Grids a step."""
+    """Grids of five frames a step; of longer ones as many fewer."""
     lr: float = 5e-4
     """Peak learning rate; warm-up over 100 steps, cosine to zero."""
     channels: tuple[int, ...] = (32, 64, 128)
@@ -90,21 +90,22 @@ def make_noise_scheduler() -> DDPMScheduler:
 class Mixture:
     """Windows of several stores, drawn so that each task is seen equally often."""
 
-    def __init__(self, stores: list[Store], latents: list[Tensor], k: int) -> None:
+    def __init__(self, stores: list[Store], latents: list[Tensor], lengths: tuple[int, ...]) -> None:
         self.latents = latents
         self.prompts = [store.task.prompt for store in stores]
-        self.windows = [store_windows(store, k, store.split()[0]) for store in stores]
+        self.windows = {k: [store_windows(store, k, store.split()[0]) for store in stores] for k in lengths}
         names = [store.task.name for store in stores]
-        sizes = np.array([len(w) for w in self.windows], dtype=np.float64)
+        sizes = np.array([len(w) for w in self.windows[lengths[0]]], dtype=np.float64)  # one starts at each frame
         totals = {name: sum(s for n, s in zip(names, sizes) if n == name) for name in names}
         self.weights = np.array([size / totals[name] for name, size in zip(names, sizes)])
         self.weights /= self.weights.sum()
 
-    def batch(self, rng: np.random.Generator, size: int) -> tuple[Tensor, list[str]]:
+    def batch(self, rng: np.random.Generator, k: int, size: int) -> tuple[Tensor, list[str]]:
         """(B, K, 4, 12, 12) float32 latents and their prompts."""
         tiles, prompts = [], []
         for which in rng.choice(len(self.latents), size=size, p=self.weights):
-            window = self.windows[which][rng.integers(len(self.windows[which]))]
+            windows = self.windows[k][which]
+            window = windows[rng.integers(len(windows))]
             tiles.append(self.latents[which][window])
             prompts.append(self.prompts[which])
         return torch.stack(tiles).float(), prompts
@@ -112,6 +113,8 @@ class Mixture:
 
 def pretrain(config: PretrainConfig) -> Base:
     """Train the base, or go on where an interrupted run stopped, and write it in diffusers' layout."""
+    for k in config.k:
+        Grid(k)
     if not config.stores:
         raise PixeltrajError("pretraining needs --stores: make some with `pixeltraj collect` and `pixeltraj render`")
     stores = [Store.open(path) for path in config.stores]
@@ -123,7 +126,7 @@ def pretrain(config: PretrainConfig) -> Base:
         vae = train_vae(config.vae, stores, config.out)
     tokenizer = make_tokenizer([store.task.prompt for store in stores], config.out / "tokenizer")
     torch.manual_seed(config.seed)
-    text_encoder, unet = make_text_encoder(tokenizer), make_unet(config.channels, config.k)
+    text_encoder, unet = make_text_encoder(tokenizer), make_unet(config.channels, config.k[0])
     vae_identity = file_hash(*sorted((config.out / "vae").glob("*.safetensors")))
     base = Base(str(config.out), vae, unet, text_encoder, tokenizer, make_noise_scheduler(), "", vae_identity)
     mixture = Mixture(stores, [store_latents(store, base) for store in stores], config.k)
@@ -133,7 +136,7 @@ def pretrain(config: PretrainConfig) -> Base:
 
 
 def _train(config: PretrainConfig, base: Base, mixture: Mixture) -> int:
-    generator = Generator(base, config.k, "")
+    generator = Generator(base, config.k[0], "", config.k)
     models = torch.nn.ModuleList([base.unet.requires_grad_(True).train(), base.text_encoder.requires_grad_(True)])
     parameters = [p for p in models.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=1e-2)
@@ -151,14 +154,15 @@ def _train(config: PretrainConfig, base: Base, mixture: Mixture) -> int:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config.lr, step, config.steps)
         rng = np.random.default_rng([config.seed, step])
-        tiles, prompts = mixture.batch(rng, config.batch)
+        current = generator.at(draw_length(rng, config.k))
+        tiles, prompts = mixture.batch(rng, current.k, grids(config.batch, current.k))
         prompts = ["" if rng.random() < config.no_prompt else prompt for prompt in prompts]
         tokens = base.tokenizer(
             prompts, padding="max_length", max_length=base.tokenizer.model_max_length, return_tensors="pt"
         )
         embedding = base.text_encoder(tokens.input_ids)[0]
         noise_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        loss = diffusion_loss(generator, generator.grid.join(tiles), tiles[:, 0], embedding, noise_rng)
+        loss = diffusion_loss(current, current.grid.join(tiles), tiles[:, 0], embedding, noise_rng)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -180,13 +184,13 @@ def _train(config: PretrainConfig, base: Base, mixture: Mixture) -> int:
 def _save(config: PretrainConfig, base: Base, stores: list[Store], steps: int) -> None:
     quality = {store.path.name: psnr(base.vae, store, store.split()[1]) for store in stores}
     write_base(config.out, base.vae, base.unet, base.text_encoder, base.tokenizer, base.noise_scheduler)
-    how = provenance(
+    how = {"k": list(config.k)} | provenance(
         config={key: str(value) for key, value in asdict(config).items() if key not in ("stores", "out")},
         steps=steps,
         stores={store.path.name: store.attributes["provenance"] for store in stores},
         heldout_vae=quality,
     )
-    write_json(config.out / "pretraining.json", how)
+    write_json(config.out / PRETRAINING, how)
 
 
 def write_base(

@@ -17,7 +17,7 @@ from pixeltraj.base import Base
 from pixeltraj.checkpoint import Checkpoint
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.files import provenance, read_json, write_json, write_whole
-from pixeltraj.finetune.loss import diffusion_loss, learning_rate
+from pixeltraj.finetune.loss import diffusion_loss, draw_length, grids, learning_rate
 from pixeltraj.generator import CONFIG_FILE, CONV_IN_FILE, LORA_FILE, Generator
 from pixeltraj.grid import Grid
 from pixeltraj.latents import store_latents
@@ -38,12 +38,12 @@ class FinetuneConfig:
     """Folder for the LoRA: a new one, or one that an interrupted run of the same command left."""
     base: str | None = None
     """A diffusers folder or hub id; the embedded base if not given."""
-    k: int = 5
-    """Frames in an image."""
+    k: tuple[int, ...] = (5,)
+    """Frames in an image: 5, 10, 15, 20 or 25; of several, each step draws one, and one LoRA makes all of them."""
     steps: int = 600
     """Training steps."""
     batch: int = 8
-    """Images a step and process."""
+    """Images of five frames a step and process; of longer ones as many fewer."""
     rank: int = 16
     """Rank of the LoRA; its alpha is the same."""
     lr: float = 1e-3
@@ -56,7 +56,10 @@ class FinetuneConfig:
     def check(self) -> None:
         if min(self.steps, self.batch, self.rank) < 1 or self.lr <= 0:
             raise PixeltrajError("--steps, --batch and --rank must be at least 1 and --lr above 0")
-        Grid(self.k)
+        if not self.k:
+            raise PixeltrajError("--k must name at least one length")
+        for k in self.k:
+            Grid(k)
 
 
 def finetune(config: FinetuneConfig) -> dict[str, Any]:
@@ -75,7 +78,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     store.require_frames()
     train, heldout = store.split()
     base = Base.load(config.base)
-    generator = Generator(base, config.k, base.identity)
+    generator = Generator(base, config.k[0], base.identity, config.k)
     accelerator = Accelerator()
     with accelerator.main_process_first():
         latents = store_latents(store, base)
@@ -91,12 +94,12 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     if states:
         restore_weights(base, states["lora"])
         optimizer.load_state_dict(states["optimizer"])
-    check = Evaluation(latents, store_windows(store, config.k, heldout), embeddings[:1], config.seed)
-    before = states["heldout_loss_before"] if states else check.loss(generator)
+    check = Evaluation(latents, {k: store_windows(store, k, heldout) for k in config.k}, embeddings[:1], config.seed)
+    before = states["heldout_loss_before"] if states else check.losses(generator)
     losses: list[float] = states.get("losses", [])
     base.unet, optimizer = accelerator.prepare(base.unet, optimizer)
     base.unet.train()
-    windows = store_windows(store, config.k, train)
+    windows = {k: store_windows(store, k, train) for k in config.k}
     bar = tqdm(
         range(step, config.steps),
         desc="finetune",
@@ -109,10 +112,12 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config.lr, step, config.steps)
         rng = np.random.default_rng([config.seed, step, accelerator.process_index])
-        tiles = latents[windows[rng.integers(len(windows), size=config.batch)]].float().to(accelerator.device)
-        embedding = embeddings[(rng.random(config.batch) < config.no_prompt).astype(int)]
+        current = generator.at(draw_length(rng, config.k))
+        drawn = rng.integers(len(windows[current.k]), size=grids(config.batch, current.k))
+        tiles = latents[windows[current.k][drawn]].float().to(accelerator.device)
+        embedding = embeddings[(rng.random(len(tiles)) < config.no_prompt).astype(int)]
         noise_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        loss = diffusion_loss(generator, generator.grid.join(tiles), tiles[:, 0], embedding, noise_rng)
+        loss = diffusion_loss(current, current.grid.join(tiles), tiles[:, 0], embedding, noise_rng)
         optimizer.zero_grad()
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(parameters, 1.0)
@@ -130,18 +135,20 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
             )
     accelerator.wait_for_everyone()
     base.unet = accelerator.unwrap_model(base.unet).eval()
+    after = check.losses(generator)
     result: dict[str, Any] = {
         "config": settings,
         "base": base.identity,
         "base_path": base.path,
-        "k": config.k,
+        "k": list(config.k),
         "fingerprint": store.task.fingerprint(),
         "widened": base.widened,
         "steps": config.steps,
         "loss_before": float(np.mean(losses[:20])),
         "loss_after": float(np.mean(losses[-50:])),
-        "heldout_loss_before": before,
-        "heldout_loss_after": check.loss(generator),
+        "heldout_loss_before": float(np.mean(before)),
+        "heldout_loss_after": float(np.mean(after)),
+        "heldout_loss_after_by_k": dict(zip(map(str, config.k), after)),
         "provenance": provenance(store=store.attributes["provenance"], renderer=store.renderer),
     }
     if accelerator.is_main_process:
@@ -154,22 +161,28 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
 class Evaluation:
     """The loss on fixed held-out windows with fixed noise, so that two figures can be compared."""
 
-    def __init__(self, latents: Tensor, windows: np.ndarray, embedding: Tensor, seed: int) -> None:
-        rng = np.random.default_rng(seed)
-        chosen = rng.choice(len(windows), size=min(HELDOUT_WINDOWS, len(windows)), replace=False)
-        self.tiles = latents[windows[chosen]].float()
-        self.embedding = embedding
+    def __init__(self, latents: Tensor, windows: dict[int, np.ndarray], embedding: Tensor, seed: int) -> None:
+        """windows: (W, k) rows of the store for each k."""
+        self.tiles, self.embedding = {}, embedding
+        for k, rows in windows.items():
+            rng = np.random.default_rng(seed)
+            chosen = rng.choice(len(rows), size=min(grids(HELDOUT_WINDOWS, k), len(rows)), replace=False)
+            self.tiles[k] = latents[rows[chosen]].float()
+
+    def losses(self, generator: Generator) -> list[float]:
+        """One for each k."""
+        return [self._loss(generator.at(k), tiles) for k, tiles in self.tiles.items()]
 
     @torch.no_grad()
-    def loss(self, generator: Generator) -> float:
+    def _loss(self, generator: Generator, all_tiles: Tensor) -> float:
         device = self.embedding.device
         parts = []
-        for i, tiles in enumerate(self.tiles.to(device).split(8)):
+        for i, tiles in enumerate(all_tiles.to(device).split(8)):
             rng = torch.Generator().manual_seed(i)
             embedding = self.embedding.expand(len(tiles), -1, -1)
             loss = diffusion_loss(generator, generator.grid.join(tiles), tiles[:, 0], embedding, rng)
             parts.append(loss.item() * len(tiles))
-        return sum(parts) / len(self.tiles)
+        return sum(parts) / len(all_tiles)
 
 
 def trained_weights(base: Base, accelerator: Accelerator) -> dict[str, Tensor]:

@@ -11,10 +11,12 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from pixeltraj.errors import PixeltrajError
-from pixeltraj.files import file_hash
-from pixeltraj.grid import to_tiles
+from pixeltraj.files import file_hash, read_json
+from pixeltraj.grid import LENGTHS, to_tiles
 
 EMBEDDED = Path(str(files("pixeltraj") / "embedded"))
+PRETRAINING = "pretraining.json"
+"""Beside them where `pixeltraj pretrain` made them: how."""
 PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
 CONDITION_CHANNELS = 8
 """The U-Net takes noisy latents and the first frame's, side by side, as InstructPix2Pix does."""
@@ -24,7 +26,7 @@ class Base:
     """VAE, U-Net, text encoder, tokenizer and noise schedule of one checkpoint, frozen.
 
     `identity` is a hash of all weights, `vae_identity` one of the VAE's: what was made with other weights does
-    not fit. `widened`: the U-Net had 4 input channels and got 4 more.
+    not fit. `widened`: the U-Net had 4 input channels and got 4 more. `lengths`: all k that its grids may have.
     """
 
     def __init__(
@@ -38,8 +40,9 @@ class Base:
         identity: str,
         vae_identity: str,
         widened: bool = False,
+        lengths: tuple[int, ...] = LENGTHS,
     ) -> None:
-        self.widened = widened
+        self.widened, self.lengths = widened, lengths
         self.path, self.identity, self.vae_identity = path, identity, vae_identity
         self.vae = vae.eval().requires_grad_(False)
         self.unet = unet.eval().requires_grad_(False)
@@ -74,7 +77,7 @@ class Base:
         parts = (vae.float(), unet.float(), text_encoder.float(), tokenizer, noise_scheduler)
         identity = file_hash(*sorted(folder.rglob("*.safetensors")))
         vae_identity = file_hash(*sorted((folder / "vae").rglob("*.safetensors")))
-        return cls(str(folder), *parts, identity, vae_identity, widened)
+        return cls(str(folder), *parts, identity, vae_identity, widened, trained_lengths(folder))
 
     @torch.no_grad()
     def encode(self, frames: np.ndarray, batch: int = 64) -> Tensor:
@@ -120,6 +123,12 @@ def resolve(path: str | None) -> Path:
         raise PixeltrajError(f"{folder} is not a Stable Diffusion folder: it lacks {', '.join(lacks)}")
     json.loads(index.read_text())
     return folder
+
+
+def trained_lengths(folder: Path) -> tuple[int, ...]:
+    """The k that `pixeltraj pretrain` trained a base for; any of another's, which knows no grids at all."""
+    about = folder / PRETRAINING
+    return tuple(read_json(about, "pretraining record")["k"]) if about.is_file() else LENGTHS
 
 
 def widen(unet: UNet2DConditionModel) -> None:

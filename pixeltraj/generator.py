@@ -1,7 +1,6 @@
 """Generator: a base and a LoRA that imagine k frames from the first one and a prompt."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -24,32 +23,43 @@ CONFIG_FILE = "pixeltraj.json"
 class Generator:
     """Conditions in, latents of a grid out. Shapes: B batch, h, w = latents of the grid, L, D = text."""
 
-    def __init__(self, base: Base, k: int, identity: str, config: dict[str, Any] | None = None) -> None:
+    def __init__(self, base: Base, k: int, identity: str, lengths: tuple[int, ...] | None = None) -> None:
+        """lengths: all k that it was trained for; k alone if not given."""
         self.base, self.k, self.grid = base, k, Grid(k)
         self.identity = identity
-        self.config = config or {}
+        self.lengths = lengths or (k,)
         self._scheduler_config = dict(base.noise_scheduler.config)
 
     @classmethod
-    def load(cls, base: Base, lora: Path | None = None, k: int = 5) -> "Generator":
+    def load(cls, base: Base, lora: Path | None = None, k: int | None = None) -> "Generator":
         """The base with the LoRA of a folder that finetune wrote; the base alone if None.
 
-        Raises PixeltrajError where the LoRA was made for another base or another k, or where any of its
-        tensors has no place in the U-Net (or the other way round).
+        k: frames in a grid; the least it was trained for if None. Raises PixeltrajError where it was not trained
+        for that k, where the LoRA was made for another base, or where any of its tensors has no place in the
+        U-Net (or the other way round).
         """
         if lora is None:
-            return cls(base, k, base.identity)
+            return cls(base, base.lengths[0], base.identity, base.lengths).at(k)
         config = read_json(lora / CONFIG_FILE, "fine-tuned LoRA")
         if config["base"] != base.identity:
             raise PixeltrajError(
                 f"the LoRA in {lora} was trained on the base {config['base']} ({config['base_path']}), this is "
                 f"{base.identity} ({base.path}); give that one with --base or fine-tune again"
             )
-        if config["k"] != k:
-            raise PixeltrajError(f"the LoRA in {lora} was trained for k={config['k']}, not k={k}")
-        load_lora(base, lora)
         files = [path for name in (LORA_FILE, CONV_IN_FILE) if (path := lora / name).is_file()]
-        return cls(base, k, f"{base.identity}+{file_hash(*files)}", config)
+        generator = cls(base, config["k"][0], f"{base.identity}+{file_hash(*files)}", tuple(config["k"])).at(k)
+        load_lora(base, lora)
+        return generator
+
+    def at(self, k: int | None) -> "Generator":
+        """The same generator for grids of k frames; itself if None. Raises PixeltrajError on a k it was not
+        trained for."""
+        if k is None or k == self.k:
+            return self
+        if k not in self.lengths:
+            trained = ", ".join(map(str, self.lengths))
+            raise PixeltrajError(f"this generator was trained for k={trained}, not k={k}: fine-tune it with --k {k}")
+        return Generator(self.base, k, self.identity, self.lengths)
 
     @property
     def unet(self) -> UNet2DConditionModel:

@@ -15,6 +15,8 @@ MARGIN = 6
 TILE = FRAME_SIZE + 2 * MARGIN
 """A frame with its margin, pixels: 96 is 12 latents at f=8, so no latent straddles two tiles."""
 LATENT = TILE // 8
+LENGTHS = (5, 10, 15, 20, 25)
+"""Frames in a grid: the paper's five lengths."""
 
 
 @dataclass(frozen=True)

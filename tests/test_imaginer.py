@@ -10,6 +10,8 @@ from pixeltraj.base import Base
 from pixeltraj.decode.decoder import Decoder
 from pixeltraj.decode.train import TrainConfig, train
 from pixeltraj.errors import PixeltrajError
+from pixeltraj.files import read_json
+from pixeltraj.finetune.train import FinetuneConfig, finetune
 from pixeltraj.generator import Generator
 from pixeltraj.imaginer import Imaginer, Start
 from pixeltraj.store import Store
@@ -18,7 +20,7 @@ from pixeltraj.store import Store
 @pytest.fixture(scope="module")
 def imaginer(store_path: Path, base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Imaginer:
     folder = tmp_path_factory.mktemp("decoder") / "decoder"
-    train(TrainConfig(store_path, folder, str(base_path), steps=2, head_steps=2))
+    train(TrainConfig(store_path, folder, str(base_path), k=(5,), steps=2, head_steps=2))
     generator = Generator.load(Base.load(str(base_path)))
     return Imaginer(generator, Decoder.load(folder, generator), num_inference_steps=2, batch=2)
 
@@ -56,3 +58,32 @@ def test_states_and_frames_of_a_wrong_shape_are_refused(imaginer: Imaginer, stor
         imaginer.imagine([Start(start.state[:5], start.frame)], seeded(0))
     with pytest.raises(PixeltrajError, match="84, 84, 3"):
         imaginer.imagine([Start(start.state, start.frame[:64, :64])], seeded(0))
+
+
+def test_one_generator_and_one_decoder_imagine_every_length_they_were_trained_for(
+    store_path: Path, base_path: Path, store: Store, tmp_path: Path
+) -> None:
+    finetune(FinetuneConfig(store_path, tmp_path / "lora", str(base_path), k=(5, 15), steps=4, batch=2, rank=2))
+    config = TrainConfig(store_path, tmp_path / "decoder", str(base_path), tmp_path / "lora", steps=2, head_steps=4)
+    train(config)
+    made = read_json(tmp_path / "decoder" / "config.json", "decoder")
+    assert made["k"] == [5, 15] and set(made["metrics"]["by_k"]) == {"5", "15"}
+    for k in (5, 15):
+        generator = Generator.load(Base.load(str(base_path)), tmp_path / "lora", k)
+        imaginer = Imaginer(generator, Decoder.load(tmp_path / "decoder", generator), num_inference_steps=2)
+        for trajectory in imaginer.imagine(starts(store, range(2)), seeded(0), frames=True):
+            trajectory.check(store.task)
+            assert len(trajectory) <= k - 1
+    with pytest.raises(PixeltrajError, match="trained for k=5, 15, not k=10"):
+        Generator.load(Base.load(str(base_path)), tmp_path / "lora", 10)
+
+
+def test_a_decoder_refuses_lengths_it_was_not_trained_to_read(
+    store_path: Path, base_path: Path, store: Store, tmp_path: Path
+) -> None:
+    train(TrainConfig(store_path, tmp_path / "decoder", str(base_path), k=(5,), steps=1, head_steps=1))
+    generator = Generator.load(Base.load(str(base_path)), k=10)
+    with pytest.raises(PixeltrajError, match="trained to read k=5, not k=10; train it again with --k 10"):
+        Decoder.load(tmp_path / "decoder", generator)
+    imaginer = Imaginer(generator.at(5), Decoder.load(tmp_path / "decoder", generator.at(5)), num_inference_steps=1)
+    assert len(imaginer.imagine(starts(store, range(1)), seeded(0))[0]) <= 4

@@ -18,8 +18,8 @@ class Config(EvalConfig):
     """Folder that fine-tuning wrote; the base alone if not given."""
     base: str | None = None
     """A diffusers folder or hub id; the embedded base if not given."""
-    k: int = 5
-    """Frames in an image."""
+    k: int | None = None
+    """Frames in an image, one of those that the generator was trained for; the least of them if not given."""
 
 
 def run(config: Config) -> None:

@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -79,8 +80,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return make_store(tmp_path_factory.mktemp("store") / "push", get_task("push-v3"))
 
 
-def config(store: Store, out: Path, base: Base, **fields: int) -> TrainConfig:
-    quick = {"steps": 20, "head_steps": 20, "batch": 4} | fields
+def config(store: Store, out: Path, base: Base, **fields: Any) -> TrainConfig:
+    quick: dict[str, Any] = {"k": (5,), "steps": 20, "head_steps": 20, "batch": 4} | fields
     return TrainConfig(store=store.path, out=out, base=base.path, **quick)
 
 
@@ -98,7 +99,7 @@ def inputs(store: Store, generator: Generator, count: int = 3) -> tuple[Tensor, 
 
 def test_keypoint_head_finds_position_and_depth_of_a_blob() -> None:
     camera = get_task("push-v3").camera
-    shape = HeadsConfig(k=5, channels=4, keypoints=1, state=1, hidden=(), actions=1, sparse=True, width=16)
+    shape = HeadsConfig(channels=4, keypoints=1, state=1, hidden=(), actions=1, sparse=True, width=16)
     rng = np.random.default_rng(0)
 
     def batch(size: int) -> tuple[Tensor, Tensor]:

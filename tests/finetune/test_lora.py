@@ -124,7 +124,7 @@ def test_the_loss_on_one_batch_falls(store_path: Path, base_path: Path, tmp_path
     assert result["heldout_loss_after"] < result["heldout_loss_before"]
 
 
-@pytest.mark.parametrize(("field", "value", "words"), [("steps", 0, "at least 1"), ("k", 7, "k must be 5")])
+@pytest.mark.parametrize(("field", "value", "words"), [("steps", 0, "at least 1"), ("k", (5, 7), "k must be 5")])
 def test_bad_settings_are_refused_before_anything_is_written(
     store_path: Path, base_path: Path, tmp_path: Path, field: str, value: int, words: str
 ) -> None:

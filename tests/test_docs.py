@@ -1,4 +1,4 @@
-"""README's code blocks are run as they stand, but for sizes."""
+"""The code blocks of README and docs are run as they stand, but for sizes."""
 
 import re
 import shlex
@@ -8,12 +8,17 @@ from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+RENDERING = (ROOT / "docs" / "rendering.md").read_text()
 
 # What makes each command small enough for a test.
 SMALL = {
     "pixeltraj collect": "--episodes 5 --max-steps 8",
     "pixeltraj render": "",
+    "pixeltraj camera": "--episodes 1",
+    "pixeltraj export": "",
+    "pixeltraj import": "",
     "accelerate launch": "--steps 2 --batch 2 --rank 2 --base {base}",
     "pixeltraj decode": "--steps 2 --head-steps 2 --base {base}",
     "pixeltraj imagine": "--n 4 --base {base}",
@@ -21,18 +26,14 @@ SMALL = {
 }
 
 
-def block(name: str) -> str:
-    found = re.search(rf"<!-- {name} -->\n```\w+\n(.*?)```", README, re.DOTALL)
-    assert found, f"README has no block {name}"
+def block(text: str, name: str) -> str:
+    found = re.search(rf"<!-- {name} -->\n```\w+\n(.*?)```", text, re.DOTALL)
+    assert found, f"there is no block {name}"
     return found[1]
 
 
-def commands() -> list[str]:
-    return [line for line in block("stages").splitlines() if line and not line.startswith("#")]
-
-
-def test_every_stage_of_the_readme_runs(base_path: Path, tmp_path: Path) -> None:
-    for command in commands():
+def run_commands(shell: str, base_path: Path, tmp_path: Path) -> None:
+    for command in (line for line in shell.splitlines() if line and not line.startswith("#")):
         start = next(key for key in SMALL if command.startswith(key))
         words = shlex.split(f"{command} {SMALL[start].format(base=base_path)}")
         if words[0] == "pixeltraj":
@@ -49,14 +50,24 @@ def test_every_stage_of_the_readme_runs(base_path: Path, tmp_path: Path) -> None
             words = [*launcher, *words[2:]]
         done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"
+
+
+def test_every_stage_of_the_readme_runs(base_path: Path, tmp_path: Path) -> None:
+    run_commands(block(README, "stages"), base_path, tmp_path)
     runs = tmp_path / "runs"
     for made in ("lora/pytorch_lora_weights.safetensors", "imagined.png", "imagined.gif", "eval/results.json"):
         assert (runs / made).stat().st_size > 0, made
 
 
-def test_the_python_block_runs() -> None:
+def test_rendering_importing_and_exporting_run(base_path: Path, tmp_path: Path) -> None:
+    run_commands(block(RENDERING, "exchange"), base_path, tmp_path)
+    assert len(list((tmp_path / "runs" / "images" / "train").glob("*.png"))) > 4
+
+
+def test_the_python_blocks_run() -> None:
     names: dict[str, object] = {}
-    exec(block("python"), names)
+    exec(block(RENDERING, "gymnasium"), names)
+    exec(block(README, "python"), names)
     assert names["batch"].states.shape == (128, 17)  # type: ignore[attr-defined]
 
 
