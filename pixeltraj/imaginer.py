@@ -1,4 +1,4 @@
-"""Imaginer: states in, trajectories out (generator -> decoder -> pruner)."""
+"""Imaginer: states in, trajectories out (length -> generator -> decoder -> pruner)."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -34,14 +34,32 @@ class Decoder(Protocol):
         """latents (B, 4, h, w), first (B, 4, 12, 12), starts (B, S) -> B trajectories from those states."""
 
 
+class Length(Protocol):
+    """What tells how many frames are needed; see `pixeltraj.length.LengthEstimator`."""
+
+    lengths: tuple[int, ...]
+
+    def __call__(self, states: np.ndarray) -> np.ndarray:
+        """states (B, S) -> (B,) k, each one of `lengths`."""
+
+
 class Imaginer:
     """Batches of start states -> imagined trajectories that begin in exactly those states.
 
-    num_inference_steps: denoising steps of the sampler; batch: grids that are denoised together.
+    num_inference_steps: denoising steps of the sampler; batch: grids of five frames that are denoised together, of
+    longer ones as many fewer; length: what chooses each grid's k; without it all have the generator's.
     """
 
-    def __init__(self, generator: Generator, decoder: Decoder, num_inference_steps: int = 8, batch: int = 16) -> None:
-        self.generator, self.decoder = generator, decoder
+    def __init__(
+        self,
+        generator: Generator,
+        decoder: Decoder,
+        num_inference_steps: int = 8,
+        batch: int = 16,
+        length: Length | None = None,
+    ) -> None:
+        self.generator, self.decoder, self.length = generator, decoder, length
+        self.lengths = length.lengths if length else (generator.k,)
         self.num_inference_steps, self.batch = num_inference_steps, batch
         self.task = decoder.task
 
@@ -51,19 +69,27 @@ class Imaginer:
 
         The same rng state gives the same trajectories. Raises PixeltrajError on states or frames of a wrong shape.
         """
-        trajectories = []
-        for i in range(0, len(starts), self.batch):
-            trajectories += self._imagine(starts[i : i + self.batch], rng, frames)
-        return trajectories
+        for start in starts:
+            if start.state.shape != (self.task.state_size,):
+                raise PixeltrajError(f"{self.task.name} has states of {self.task.state_size}, not {start.state.shape}")
+        states = np.array([start.state for start in starts], np.float32).reshape(len(starts), self.task.state_size)
+        needed = np.full(len(starts), self.generator.k) if self.length is None else self.length(states)
+        trajectories: dict[int, Trajectory] = {}
+        for k in np.unique(needed):
+            generator = self.generator.at(int(k))
+            rows, size = np.flatnonzero(needed == k), max(1, self.batch // generator.grid.rows)
+            for part in (rows[i : i + size] for i in range(0, len(rows), size)):
+                imagined = self._imagine(generator, [starts[row] for row in part], states[part], rng, frames)
+                trajectories.update(zip(part.tolist(), imagined))
+        return [trajectories[row] for row in range(len(starts))]
 
-    def _imagine(self, starts: list[Start], rng: torch.Generator, frames: bool) -> list[Trajectory]:
-        states = np.stack([start.state for start in starts]).astype(np.float32)
-        if states.shape[1:] != (self.task.state_size,):
-            raise PixeltrajError(f"{self.task.name} has states of {self.task.state_size}, not {states.shape[1:]}")
-        base, grid = self.generator.base, self.generator.grid
+    def _imagine(
+        self, generator: Generator, starts: list[Start], states: np.ndarray, rng: torch.Generator, frames: bool
+    ) -> list[Trajectory]:
+        base, grid = generator.base, generator.grid
         first = base.encode(np.stack([start.frame for start in starts]))
         prompts = [self.task.prompt_of(start.state) for start in starts]
-        latents = self.generator.sample(first, prompts, rng, self.num_inference_steps)
+        latents = generator.sample(first, prompts, rng, self.num_inference_steps)
         trajectories = [prune(t, self.task) for t in self.decoder.decode(latents, first, prompts, states)]
         if frames:
             tiles = grid.split(latents)

@@ -30,6 +30,15 @@ def starts(store: Store, rows: range) -> list[Start]:
     return [Start(states[row], frames[row]) for row in rows]
 
 
+class ByHeight:
+    """The lower half of the hands needs fewer frames."""
+
+    lengths = (5, 15)
+
+    def __call__(self, states: np.ndarray) -> np.ndarray:
+        return np.where(states[:, 2] < np.median(states[:, 2]), 5, 15)
+
+
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
@@ -74,6 +83,14 @@ def test_one_generator_and_one_decoder_imagine_every_length_they_were_trained_fo
         for trajectory in imaginer.imagine(starts(store, range(2)), seeded(0), frames=True):
             trajectory.check(store.task)
             assert len(trajectory) <= k - 1
+    generator = Generator.load(Base.load(str(base_path)), tmp_path / "lora")
+    chosen = Imaginer(generator, Decoder.load(tmp_path / "decoder", generator), 2, length=ByHeight())
+    asked = starts(store, range(6))
+    imagined = chosen.imagine(asked, seeded(0))
+    wanted = ByHeight()(np.stack([start.state for start in asked]))
+    assert set(wanted) == {5, 15}
+    for start, k, trajectory in zip(asked, wanted, imagined):
+        assert np.array_equal(trajectory.states[0], start.state) and len(trajectory) <= k - 1
     with pytest.raises(PixeltrajError, match="trained for k=5, 15, not k=10"):
         Generator.load(Base.load(str(base_path)), tmp_path / "lora", 10)
 

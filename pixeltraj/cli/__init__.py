@@ -39,6 +39,7 @@ COMMANDS: dict[str, Command] = {
     "render": Command("render", "84x84 frames for every state of a store"),
     "camera": Command("camera", "the camera through which states can be read best, proposed from them"),
     "decode train": Command("decode_train", "the decoder: U-Net features -> keypoints, states, actions, rewards"),
+    "length": Command("length", "the length estimator: how many frames a trajectory needs"),
     "imagine": Command("imagine", "imagined trajectories from held-out states, and pictures of them"),
     "eval": Command("eval", "the same agent with and without imagination"),
     "pretrain": Command("pretrain", "the embedded base from scratch"),

@@ -12,6 +12,7 @@ from pixeltraj.decode.decoder import Decoder
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.generator import Generator
 from pixeltraj.imaginer import Imaginer, Start
+from pixeltraj.length import LengthEstimator
 from pixeltraj.render.backends import open_renderer
 from pixeltraj.render.renderer import Renderer
 from pixeltraj.task import Task
@@ -30,6 +31,8 @@ class ImagineConfig:
     """A diffusers folder or hub id; the embedded base if not given."""
     k: int | None = None
     """Frames in an image, one of those that the generator was trained for; the least of them if not given."""
+    length: Path | None = None
+    """Folder that `pixeltraj length` wrote: each trajectory gets the k it needs; else all get --k."""
     num_inference_steps: int = 8
     """Denoising steps of the sampler."""
 
@@ -37,7 +40,11 @@ class ImagineConfig:
         """The imaginer, and how the frames have to be drawn that it sets out from (None: not known)."""
         generator = Generator.load(Base.load(self.base), self.lora, self.k)
         decoder = Decoder.load(self.decoder, generator)
-        return Imaginer(generator, decoder, self.num_inference_steps), decoder.renderer
+        length = LengthEstimator.load(self.length, decoder.task) if self.length else None
+        if length:
+            for k in length.lengths:
+                decoder.readable(generator.at(k).k)
+        return Imaginer(generator, decoder, self.num_inference_steps, length=length), decoder.renderer
 
     def __call__(self, task: Task) -> "Imagination":
         """What an experiment's process calls once; see `pixeltraj.eval.experiment`."""

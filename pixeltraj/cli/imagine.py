@@ -47,7 +47,7 @@ def run(config: Config) -> None:
     )
     if config.show:
         real = Store.open(config.source)
-        k = store.attributes["provenance"]["k"]
+        k = max(store.attributes["provenance"]["k"])
         pairs = [(t, continuation(real, t, k)) for t in (store.trajectory(i) for i in shown(store))]
         draw([t for t, _ in pairs], [t for _, t in pairs], store.task, config.show)
         print(f"{config.show} and {config.show.with_suffix('.gif')} show {len(pairs)} of them beside the real ones")
@@ -71,7 +71,7 @@ def imagine(config: Config) -> tuple[Store, float]:
         "imagined": True,
         "from": source.attributes["provenance"],
         "generator": imaginer.generator.identity,
-        "k": imaginer.generator.k,
+        "k": list(imaginer.lengths),
         "num_inference_steps": config.num_inference_steps,
         "seed": config.seed,
     }
