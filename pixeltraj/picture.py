@@ -67,21 +67,21 @@ Example = tuple[Trajectory, Trajectory | None]
 
 
 def _sheet(examples: list[Example], longest: int, task: Task) -> Image.Image:
-    """All frames: blocks of up to five columns, the imagined row above the real one."""
+    """All imagined frames: blocks of up to five columns, what really happened in the row below."""
     columns = min(longest, COLUMNS)
     strip = GUTTER + columns * (CELL + GAP) - GAP
     width = strip + 2 * MARGIN
     header = _header(task, width, real=examples[0][1] is not None)
     rows = 1 + (examples[0][1] is not None)
     block = TITLE + rows * (CELL + GAP) - GAP
-    blocks = -(-longest // columns)
-    height = header.height + len(examples) * (blocks * block + MARGIN)
+    blocks = [-(-len(imagined.keypoints) // columns) for imagined, _ in examples]
+    height = header.height + sum(blocks) * block + len(examples) * MARGIN
     sheet = Image.new("RGB", (width, height), PAPER)
     sheet.paste(header, (0, 0))
     pen, top = ImageDraw.Draw(sheet), header.height
-    for example in examples:
-        for first in range(0, blocks * columns, columns):
-            for column in range(min(columns, longest - first)):
+    for example, count in zip(examples, blocks):
+        for first in range(0, count * columns, columns):
+            for column in range(columns):
                 x = MARGIN + GUTTER + column * (CELL + GAP)
                 pen.text((x + CELL / 2, top + TITLE / 2 - 2), _step(first + column), MUTED, _font(18), anchor="mm")
                 for row, trajectory in enumerate(example[:rows]):

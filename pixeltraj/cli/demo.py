@@ -150,8 +150,8 @@ def launch_finetune(config: Config) -> None:
 
 
 def time_imagination(config: imagine_command.Config) -> None:
-    _, seconds = imagine_command.imagine(config)
-    write_json(config.out.with_suffix(".json"), {"trajectories_per_second": config.n / seconds})
+    _, speed = imagine_command.imagine(config)
+    write_json(config.out.with_suffix(".json"), {"trajectories_per_second": speed})
 
 
 def expected_length(imagined: Path) -> float:

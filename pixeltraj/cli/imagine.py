@@ -40,10 +40,10 @@ class Config(ImagineConfig):
 
 
 def run(config: Config) -> None:
-    store, seconds = imagine(config)
+    store, speed = imagine(config)
     print(
         f"{store.path}: {len(store)} imagined trajectories of {store.task.name}, "
-        f"{store.frame_count - len(store)} transitions" + (f", {len(store) / seconds:.1f} a second" if seconds else "")
+        f"{store.frame_count - len(store)} transitions" + (f", {speed:.1f} a second" if speed else "")
     )
     if config.show:
         real = Store.open(config.source)
@@ -54,7 +54,7 @@ def run(config: Config) -> None:
 
 
 def imagine(config: Config) -> tuple[Store, float]:
-    """The store, filled up to n, and the seconds that imagining took."""
+    """The store, filled up to n, and how many were imagined a second; 0 where none was lacking."""
     task = get_task(config.task)
     if config.n < 1:
         raise PixeltrajError("--n must be at least 1")
@@ -83,11 +83,11 @@ def imagine(config: Config) -> tuple[Store, float]:
     else:
         store = Store.create(config.out, task, provenance(**how), {})
         store.begin_rendering({"backend": "imagined", "generator": imaginer.generator.identity})
-    began = time.perf_counter()
+    began, there = time.perf_counter(), len(store)
     for i in tqdm(range(len(store), config.n, BATCH), desc="imagine", unit="batch"):
         rng = torch.Generator().manual_seed(config.seed * 1_000_003 + i)
         store.append(imagine_rows(imaginer, source, starts[i : i + BATCH], rng))
-    return store, time.perf_counter() - began
+    return store, (len(store) - there) / (time.perf_counter() - began)
 
 
 def imagine_rows(
