@@ -102,9 +102,9 @@ class PyrenderRenderer(Renderer):
         elif texture is not None:
             image = self._pyrender.Texture(source=np.ascontiguousarray(texture.finest), source_channels="RGB")
             if texture.cube:
-                uv = cube_coordinates(surfaces.cube_direction(one, corners), normals)
+                uv = cube_coordinates(surfaces.cube_direction(one, corners.T).T, normals)
             elif uv is None:
-                uv = surfaces.image_coordinates(one, corners) - 0.5
+                uv = surfaces.image_coordinates(one, corners.T).T - 0.5
             uv = uv * [1, -1] + [0, 1]  # pyrender's images begin at the bottom
         material = self._pyrender.MetallicRoughnessMaterial(
             baseColorFactor=(*rgb**GAMMA, surfaces.alpha[one]),

@@ -6,6 +6,7 @@ import mujoco
 import numpy as np
 
 from pixeltraj.render.raytracing.surfaces import Surfaces
+from pixeltraj.render.raytracing.vectors import dot, unit
 
 
 @dataclass(frozen=True)
@@ -27,16 +28,16 @@ class Light:
     """How fast a spot fades from its axis."""
 
     def reach(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For points (F, 3): unit vectors towards the light, (3,) or (F, 3), and the share of it that arrives."""
+        """For points (3, F): unit vectors towards the light, (3, 1) or (3, F), and the share of it that arrives."""
         if self.position is None or self.attenuation is None:
-            return self.towards, np.ones(1, np.float32)
-        towards = self.position - point
-        distance = np.sqrt(np.square(towards).sum(axis=1))
-        towards /= distance[:, None]
+            return self.towards[:, None], np.ones(1, np.float32)
+        towards = self.position[:, None] - point
+        distance = np.sqrt(dot(towards, towards))
+        towards /= distance
         constant, linear, quadratic = self.attenuation
         share = 1 / (constant + linear * distance + quadratic * distance * distance)
         if self.cutoff < 180:
-            axis = towards @ self.towards
+            axis = dot(towards, self.towards[:, None])
             inside = axis >= np.float32(np.cos(np.deg2rad(self.cutoff)))
             share = share * inside * np.maximum(axis, 0) ** np.float32(self.exponent)
         return towards, share
@@ -49,19 +50,16 @@ def lights(model: mujoco.MjModel, data: mujoco.MjData, camera: np.ndarray, rotat
     if head.active:
         ambient, diffuse, specular = (np.array(one, np.float32) for one in (head.ambient, head.diffuse, head.specular))
         found.append(Light(ambient, diffuse, specular, towards=np.array([0, 0, -1], np.float32)))
-    for i in np.flatnonzero(model.light_active)[: 8 - len(found)]:  # OpenGL's eight
-        ambient, diffuse, specular = (
-            one[i].copy() for one in (model.light_ambient, model.light_diffuse, model.light_specular)
-        )
-        towards = (-rotation @ data.light_xdir[i]).astype(np.float32)
+    some = np.flatnonzero(model.light_active)[: 8 - len(found)]  # OpenGL's eight
+    colours = zip(model.light_ambient[some], model.light_diffuse[some], model.light_specular[some])
+    towards = (-data.light_xdir[some] @ rotation.T).astype(np.float32)
+    positions = ((data.light_xpos[some] - camera) @ rotation.T).astype(np.float32)
+    for i, colour, way, position in zip(some.tolist(), colours, towards, positions):
         if model.light_directional[i]:
-            found.append(Light(ambient, diffuse, specular, towards))
+            found.append(Light(*colour, way))
             continue
-        position = (rotation @ (data.light_xpos[i] - camera)).astype(np.float32)
         attenuation, cutoff = model.light_attenuation[i].copy(), float(model.light_cutoff[i])
-        found.append(
-            Light(ambient, diffuse, specular, towards, position, attenuation, cutoff, float(model.light_exponent[i]))
-        )
+        found.append(Light(*colour, way, position, attenuation, cutoff, float(model.light_exponent[i])))
     return found
 
 
@@ -79,26 +77,25 @@ def shade(
     point: np.ndarray,
     normal: np.ndarray,
 ) -> np.ndarray:
-    """(F, 3) colours in [0, 1] of points (F, 3) with unit normals (F, 3) on surfaces (F,), before textures."""
-    view = -point / np.sqrt(np.einsum("fi,fi->f", point, point))[:, None]
-    head_on = np.einsum("fi,fi->f", normal, view)
-    # (F, L): the cosines between the normal, the way to the eye and the way to each light; what arrives of it.
-    facing, opposite, share = (np.ones((len(point), len(found)), np.float32) for _ in range(3))
-    for i, light in enumerate(found):
-        towards, arriving = light.reach(point)
-        pairs = "fi,i->f" if towards.ndim == 1 else "fi,fi->f"
-        facing[:, i], opposite[:, i] = np.einsum(pairs, normal, towards), np.einsum(pairs, view, towards)
-        share[:, i] = arriving
+    """(3, F) colours in [0, 1] of points (3, F) with unit normals (3, F) on surfaces (F,), before textures."""
+    view = -unit(point)
+    colour = surfaces.rgb.T.take(which, axis=1)
+    if not found:
+        return np.minimum(colour * (surfaces.emission.take(which) + np.float32(0.3)), 1)  # MuJoCo's glow then
+    # All lights at once: numbers are (L, F), vectors and colours (3, L, F).
+    ways, shares = zip(*(light.reach(point) for light in found))
+    towards = np.stack(np.broadcast_arrays(*ways), axis=1)
     ambient, diffuse, specular = (
-        np.array([getattr(light, name) for light in found], np.float32).reshape(-1, 3)
+        np.array([getattr(light, name) for light in found], np.float32).T[:, :, None]
         for name in ("ambient", "diffuse", "specular")
     )
-    glow = surfaces.emission[which, None] + np.float32(0 if found else 0.3)  # MuJoCo's, for a scene without lights
-    glow = glow + np.einsum("fl,lc->fc", share, ambient)
-    colour = surfaces.rgb[which] * (glow + np.einsum("fl,lc->fc", share * np.maximum(facing, 0), diffuse))
+    share = np.stack(np.broadcast_arrays(*shares))
+    facing = dot(normal[:, None], towards)
+    dull = (ambient * share + diffuse * (share * np.maximum(facing, 0))).sum(axis=1)
     # The halfway vector of two unit vectors a and b has the length sqrt(2 + 2 ab).
-    halfway = np.sqrt(np.maximum(2 + 2 * opposite, 1e-6))
-    shine = np.maximum((head_on[:, None] + facing) / halfway, 0) ** surfaces.shininess[which, None]
-    shine *= share * (facing > 0) * surfaces.specular[which, None]
-    colour += np.einsum("fl,lc->fc", shine, specular)
-    return np.clip(colour, 0, 1, out=colour)
+    halfway = np.sqrt(np.maximum(2 + 2 * dot(view[:, None], towards), np.float32(1e-6)))
+    shine = np.maximum((dot(normal, view) + facing) / halfway, 0) ** surfaces.shininess.take(which)
+    bright = (specular * (shine * (share * (facing > 0)))).sum(axis=1)
+    colour *= dull + surfaces.emission.take(which)
+    colour += bright * surfaces.specular.take(which)
+    return np.minimum(np.maximum(colour, 0), 1)

@@ -10,6 +10,7 @@ from pixeltraj.render.raytracing.painting import footprint
 from pixeltraj.render.raytracing.rays import Fragments, Rays, pack
 from pixeltraj.render.raytracing.surfaces import Surfaces
 from pixeltraj.render.raytracing.textures import Filter
+from pixeltraj.render.raytracing.vectors import dot, turn
 
 
 class Plane:
@@ -36,10 +37,11 @@ class Plane:
         shift = (place[0] @ place[1:, :2]).astype(np.float32)
         sample, depth, colour = self._sample, self._depth, self._colour
         if self._footprint is not None:
-            spot = self._spot - shift
-            uv = surfaces.image_coordinates(one, spot) - np.float32(0.5)
-            colour = colour * self._footprint.fetch(uv)
-        colour = pack(colour)[self._pixel]
+            slide = surfaces.image_coordinates(one, shift[:, None]) + np.float32(0.5)
+            colour = colour * self._footprint.fetch(self._uv - slide)
+        colour = pack(colour)
+        if rays.count > 1:
+            colour = colour[self._pixel]
         size = surfaces.size[one, :2]
         for along in np.flatnonzero(size > 0):  # zero is without end
             low, high = shift[along] - size[along], shift[along] + size[along]
@@ -51,8 +53,8 @@ class Plane:
     def _look(self, rays: Rays, found: list[Light], axes: np.ndarray, distance: np.float32) -> None:
         """All that does not depend on where in its own directions the plane lies."""
         surfaces, one = self._surfaces, self._one
-        normal = axes[:, 2]
-        slope = np.einsum("fi,i->f", rays.flat, normal)
+        normal = axes[:, 2:]
+        slope = dot(rays.flat, normal)
         hit = (slope < -1e-6) if distance < 0 else np.zeros(len(slope), bool)
         depth = distance / np.where(hit, slope, -1)
         hit &= depth < rays.far
@@ -60,17 +62,18 @@ class Plane:
         if not self._sample.size:
             return
         self._depth = depth[self._sample]
-        self._reach = np.einsum("fi,ij->jf", rays.flat[self._sample] * self._depth[:, None], axes[:, :2])
+        local = axes.T[:, :, None]
+        self._reach = turn(local, rays.flat[:, self._sample] * self._depth)[:2]
         self._low, self._high = self._reach.min(axis=1), self._reach.max(axis=1)
         # Colours are those of the middles of the pixels that it touches.
         pixels, self._pixel = np.unique(self._sample // rays.count, return_inverse=True)
-        middle = rays.middles[pixels]
-        depth = distance / np.minimum(np.einsum("fi,i->f", middle, normal), -1e-6)
-        point = middle * np.minimum(depth, rays.far)[:, None]
+        middle = rays.middles[:, pixels]
+        depth = distance / np.minimum(dot(middle, normal), -1e-6)
+        point = middle * np.minimum(depth, rays.far)
         which = np.full(len(pixels), one)
         normals = np.broadcast_to(normal, point.shape)
         self._colour = shade(surfaces, found, which, point, normals)
-        self._spot = np.einsum("fi,ij->fj", point, axes[:, :2])
+        self._uv = surfaces.image_coordinates(one, turn(local, point))
         self._footprint: Filter | None = None
         if surfaces.texture[one] is not None:
             self._footprint = footprint(surfaces, one, axes, rays, point, normals)

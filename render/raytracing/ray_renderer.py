@@ -7,14 +7,15 @@ import numpy as np
 
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.render.mesh import simplified
+from pixeltraj.render.raytracing import primitives
 from pixeltraj.render.raytracing.lighting import Light, lights, signature
 from pixeltraj.render.raytracing.painting import paint
 from pixeltraj.render.raytracing.planes import Plane
-from pixeltraj.render.raytracing.primitives import Primitives, normals
-from pixeltraj.render.raytracing.rays import Canvas, Fragments, Rays, join, union
+from pixeltraj.render.raytracing.rays import Canvas, Fragments, Rays, join, nearest
 from pixeltraj.render.raytracing.sky import haze, sky
 from pixeltraj.render.raytracing.surfaces import Geom, Surfaces, looks
 from pixeltraj.render.raytracing.triangles import Triangles
+from pixeltraj.render.raytracing.vectors import turn
 from pixeltraj.render.renderer import Renderer
 from pixeltraj.simulator import Simulator
 
@@ -28,7 +29,8 @@ class Layer:
     """Surfaces that move together, and what they last looked like."""
 
     which: np.ndarray
-    caster: Primitives | Triangles | Plane
+    number: int
+    plane: Plane | None
     still: bool
     alpha: float
     fragments: Fragments | None = None
@@ -50,6 +52,7 @@ class RayRenderer(Renderer):
         self._rays = Rays(self._camera, samples, model.vis.map.zfar * model.stat.extent)
         self._looks = self._lit = b""
         self._places = np.zeros((0, 4, 3))
+        self._base: Canvas | None = None
         self.settings = {"backend": "ray" if samples == 1 else "ray-2x2", "mujoco": mujoco.__version__}
 
     def _draw(self, lookat: np.ndarray) -> np.ndarray:
@@ -61,51 +64,53 @@ class RayRenderer(Renderer):
             self._build(model)
         places = self._surfaces.places(data)
         seen = np.concatenate([(places[:, :1] - eye) @ rotation.T, rotation @ places[:, 1:]], axis=1)
-        seen[self._rounded] = np.round(seen[self._rounded] * _GRID) / _GRID
+        seen[self._rounded] = np.rint(seen[self._rounded] * _GRID) / _GRID
         if not np.isfinite(seen).all():
             raise PixeltrajError("the simulator's state holds NaN or infinity: there is nothing to draw")
         found = lights(model, data, eye, rotation)
         lit = signature(found)
-        moved = (seen != self._places).any(axis=(1, 2)) | (lit != self._lit)
-        self._places, self._lit = seen, lit
-        self._cast([layer for layer in self._layers if moved[layer.which].any()], found)
-        return self._compose(eye, moved)
+        changed = (seen != self._places).reshape(len(seen), -1).any(axis=1)
+        self._places = seen
+        moved = self._layers
+        if lit == self._lit:
+            moved = [self._layers[i] for i in np.flatnonzero(np.bincount(self._layer_of[changed])).tolist()]
+        self._lit = lit
+        self._cast(moved, found)
+        if self._base is None or any(layer.still for layer in moved):
+            self._base = self._background(eye)
+        return self._compose(self._base.copy())
 
     def _cast(self, layers: list[Layer], found: list[Light]) -> None:
-        """Look at these layers again. All their hits are painted at once, which is much faster."""
+        """Look at these layers again. All their hits are found and painted at once, which is much faster."""
         surfaces, rays, places = self._surfaces, self._rays, self._places
-        which = np.concatenate([layer.which for layer in layers]) if layers else np.zeros(0, int)
-        corners = surfaces.boxes[which] @ places[which, 1:].swapaxes(1, 2) + places[which, :1]
-        windows = dict(zip(which.tolist(), rays.windows(corners)))
-        cast, painted = [], []
         exact = places.astype(np.float32)
+        solids = []
         for layer in layers:
             layer.fragments = None
-            if isinstance(layer.caster, Plane):
-                layer.fragments = layer.caster.paint(rays, found, self._lit, places[layer.which[0]])
-                continue
-            covered = [window for one in layer.which.tolist() if (window := windows[one])]
-            if not covered:
-                continue
-            if isinstance(layer.caster, Triangles):
-                hits = layer.caster.cast(rays, places[layer.which], found)
+            if layer.plane is None:
+                solids.append(layer)
             else:
-                hits = layer.caster.cast(rays, union(covered), places[layer.which])
-            if hits is not None:
-                cast.append(hits)
-                painted.append(layer)
+                layer.fragments = layer.plane.paint(rays, found, self._lit, places[layer.which[0]])
+        if not solids:
+            return
+        which = np.concatenate([layer.which for layer in solids])
+        position, rotation = places[which, 0].T[:, None], places[which, 1:].transpose(1, 2, 0)[:, :, None]
+        windows = rays.windows(turn(rotation, surfaces.boxes.take(which, axis=2)) + position)
+        covered = (windows[2] > 0) & (windows[3] > 0)
+        which, windows = which[covered], windows[:, covered]
+        mesh = surfaces.mesh[which] >= 0
+        cast = primitives.cast(surfaces, which[~mesh], places, windows[:, ~mesh], rays)
+        if self._triangles and mesh.any() and (faces := self._triangles.cast(rays, which[mesh], exact, found)):
+            cast.append(faces)
         if not cast:
             return
-        together = join(cast)
-        smooth = np.flatnonzero(surfaces.mesh[together.surface] < 0)
-        point = rays.flat[together.sample[smooth]] * together.depth[smooth, None]
-        together.normal[smooth] = normals(surfaces, exact, together.surface[smooth], point)
-        fragments = paint(together, surfaces, rays, found, exact)
-        start = 0
-        for layer, hits in zip(painted, cast):
-            part = slice(start, start + len(hits.sample))
-            layer.fragments = Fragments(fragments.sample[part], fragments.depth[part], fragments.colour[part])
-            start = part.stop
+        hits, layer_of = nearest(join(cast), self._layer_of)
+        fragments = paint(hits, surfaces, rays, found, exact)
+        ends = np.searchsorted(layer_of, np.arange(len(self._layers) + 1)).tolist()
+        for layer in solids:
+            part = slice(*ends[layer.number : layer.number + 2])
+            if part.start < part.stop:
+                layer.fragments = Fragments(fragments.sample[part], fragments.depth[part], fragments.colour[part])
 
     def _build(self, model: mujoco.MjModel) -> None:
         """Sort the model's surfaces into layers."""
@@ -113,42 +118,36 @@ class RayRenderer(Renderer):
         coarse = simplified(model, max(CELL, self._camera.distance / self._camera.focal))
         mesh, plane = surfaces.kind == Geom.mjGEOM_MESH, surfaces.kind == Geom.mjGEOM_PLANE
         groups = [np.array([i]) for i in np.flatnonzero(plane | ~surfaces.opaque)]
-        for body in np.unique(surfaces.body):
-            solid = (surfaces.body == body) & surfaces.opaque & ~plane
-            groups += [np.flatnonzero(solid & kind) for kind in (mesh, ~mesh)]
+        solid = surfaces.opaque & ~plane
+        groups += [np.flatnonzero(solid & (surfaces.body == body)) for body in np.unique(surfaces.body[solid])]
         self._rounded = np.flatnonzero(~plane)
+        self._triangles = Triangles(surfaces, np.flatnonzero(mesh), coarse) if mesh.any() else None
+        self._layer_of = np.zeros(len(surfaces.kind), int)
         self._layers = []
-        for group in groups:
-            if not group.size:
-                continue
+        for number, group in enumerate(groups):
             first = group[0]
-            caster: Primitives | Triangles | Plane
-            if plane[first]:
-                caster = Plane(surfaces, first)
-            else:
-                caster = Triangles(surfaces, group, coarse) if mesh[first] else Primitives(surfaces, group)
+            self._layer_of[group] = number
             alpha = 1.0 if surfaces.opaque[first] else float(surfaces.alpha[first])
-            self._layers.append(Layer(group, caster, bool(surfaces.still[group].all()), alpha))
+            floor = Plane(surfaces, first) if plane[first] else None
+            self._layers.append(Layer(group, number, floor, bool(surfaces.still[group].all()), alpha))
         self._places = np.full((len(surfaces.kind), 4, 3), np.nan)
         self._lit = b""
         self._sky = sky(model, self._camera, self._rays)
-        self._base: Canvas | None = None
+        self._base = None
 
-    def _compose(self, eye: np.ndarray, moved: np.ndarray) -> np.ndarray:
-        opaque = [layer for layer in self._layers if layer.alpha == 1]
-        still = [layer for layer in opaque if layer.still]
-        if self._base is None or any(moved[layer.which].any() for layer in still):
-            self._base = self._sky.copy()
-            for layer in still:
-                if layer.fragments:
-                    self._base.put(layer.fragments)
-            mist = haze(self.simulator.model, self.simulator.data, eye, self._camera.rotation, self._rays)
-            if mist:
-                self._base.blend(*mist)
-        canvas = self._base.copy()
-        for layer in opaque:
-            if layer.fragments and not layer.still:
-                canvas.put(layer.fragments)
+    def _background(self, eye: np.ndarray) -> Canvas:
+        """The sky and what stands still before it, in haze."""
+        canvas = self._sky.copy()
+        canvas.put([layer.fragments for layer in self._layers if layer.fragments and layer.still and layer.alpha == 1])
+        mist = haze(self.simulator.model, self.simulator.data, eye, self._camera.rotation, self._rays)
+        if mist:
+            canvas.blend(*mist)
+        return canvas
+
+    def _compose(self, canvas: Canvas) -> np.ndarray:
+        canvas.put(
+            [layer.fragments for layer in self._layers if layer.fragments and not layer.still and layer.alpha == 1]
+        )
         glass = [layer for layer in self._layers if layer.alpha < 1 and layer.fragments]
         if glass:
             nearest = sorted(glass, key=lambda layer: self._distance(layer.which[0]))

@@ -6,6 +6,7 @@ import numpy as np
 from pixeltraj.camera import Camera
 from pixeltraj.render.raytracing.rays import PIXELS, Canvas, Fragments, Rays, pack
 from pixeltraj.render.raytracing.textures import Texture
+from pixeltraj.render.raytracing.vectors import turn
 
 _REACH = 0.7  # of the far plane: where MuJoCo puts the sky
 
@@ -19,8 +20,8 @@ def sky(model: mujoco.MjModel, camera: Camera, rays: Rays) -> Canvas:
         return Canvas(depth, np.zeros(PIXELS * rays.count, np.uint32))
     rotation = camera.rotation.astype(np.float32)
     turned = rotation[:, [0, 2, 1]] * np.array([1, 1, -1], np.float32)  # the box lies on its side
-    direction = rays.directions.mean(axis=2).reshape(-1, 3).astype(np.float32) @ turned
-    steps = (np.broadcast_to(step / np.float32(rays.focal), direction.shape) for step in (turned[0], -turned[1]))
+    direction = turn(turned.T[:, :, None], rays.middles)
+    steps = (step[:, None] / np.float32(rays.focal) for step in (turned[0], -turned[1]))
     colour = Texture(model, int(box[0])).around(direction, *steps)
     return Canvas(depth, np.repeat(pack(colour), rays.count))
 
@@ -43,7 +44,7 @@ def haze(
     thick = float(model.vis.map.haze)
     if height <= 0:
         return None
-    direction = rays.flat.astype(np.float64) @ (rotation @ axes)
+    direction = rays.directions.reshape(-1, 3) @ (rotation @ axes)
     fall = np.maximum(-direction[:, 2], 1e-12)
     level = np.hypot(direction[:, 0], direction[:, 1])
     down = 1 / (thick + height * level / fall)  # 0 at the camera's height, 1 on the plane
@@ -53,5 +54,5 @@ def haze(
     up = 1 - down[sample]
     density = np.where(up < densest, up / densest, (1 - up) / (1 - densest)).astype(np.float32)
     depth = (reach * height * down[sample] / fall[sample]).astype(np.float32)
-    colour = np.broadcast_to(np.float32(model.vis.rgba.haze[:3]), (len(sample), 3))
-    return Fragments(sample, depth, pack(colour)), density[:, None]
+    colour = np.broadcast_to(np.array(model.vis.rgba.haze[:3], np.float32)[:, None], (3, len(sample)))
+    return Fragments(sample, depth, pack(colour)), density

@@ -53,28 +53,29 @@ class Surfaces:
         return np.concatenate([position[:, None], rotation.reshape(-1, 3, 3)], axis=1)
 
     def _boxes(self, model: mujoco.MjModel) -> np.ndarray:
-        """(S, 8, 3): corners that enclose each surface, in its own frame."""
+        """(3, 8, S): corners that enclose each surface, in its own frame."""
         reach = self.size.astype(np.float64)
         round_ended = self.kind == Geom.mjGEOM_CAPSULE
         reach[round_ended, 2] += reach[round_ended, 0]
         middle = np.zeros_like(reach)
         mesh = np.flatnonzero(self.mesh >= 0)  # always a geom, and those come first
         middle[mesh], reach[mesh] = np.split(model.geom_aabb[self.geoms[mesh]], 2, axis=1)
-        return middle[:, None] + _CORNERS * reach[:, None]
+        return (middle[:, None] + _CORNERS * reach[:, None]).T.copy()
 
     def image_coordinates(self, one: int, point: np.ndarray) -> np.ndarray:
-        """(F, 2) of points (F, 3) in the frame of surface `one`; linear, so it maps steps too (but for -0.5)."""
+        """(2, F) of points (3, F) in the frame of surface `one`; linear, so it maps steps too (but for -0.5)."""
         scale = 0.5 * self.repeat[one]
         if not self.uniform[one]:
             size = self.size[one, :2]
             scale = scale / np.where(size > 0, size, 1)
-        return point[:, :2] * (scale * np.array([1, -1], np.float32))
+        return point[:2] * (scale * np.array([1, -1], np.float32))[:, None]
 
     def cube_direction(self, one: int, point: np.ndarray) -> np.ndarray:
-        """(F, 3) for points (F, 3) in the frame of surface `one`; linear."""
+        """(3, F) for points (3, F) in the frame of surface `one`; linear."""
         whole = self.kind[one] in (Geom.mjGEOM_MESH, Geom.mjGEOM_PLANE)
         if whole == bool(self.uniform[one]):
-            return point * self.size[one] if whole else point / np.maximum(self.size[one], 1e-9)
+            size = self.size[one, :, None]
+            return point * size if whole else point / np.maximum(size, 1e-9)
         return point
 
 

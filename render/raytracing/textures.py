@@ -3,6 +3,12 @@
 import mujoco
 import numpy as np
 
+from pixeltraj.render.raytracing.vectors import dot
+
+# A texel is one integer of three channels, which numpy mixes much faster than rows of floats: a channel is at most
+# 1020, the weights of a mixture add up to 2048 (rounded, to 4 more), and their product still fits into 21 bits.
+_BITS, _FULL, _WEIGHT = 21, 1020, 2048
+
 
 class Texture:
     """One image, or the six of a cube, with its mipmaps."""
@@ -25,35 +31,34 @@ class Texture:
         # A rim of one texel, so that neighbours are always there: a face ends at its edge, an image starts again.
         rim, mode = ((0, 0), (1, 1), (1, 1), (0, 0)), "edge" if self.cube else "wrap"
         padded = [np.pad(one, rim, mode=mode) for one in levels]  # type: ignore[call-overload]
-        texels = np.pad(np.concatenate([one.reshape(-1, 3) for one in padded]), ((0, 0), (0, 1)))
-        # Four floats in one number of 16 bytes: numpy gathers these much faster than rows.
-        self.texels = texels.view(np.complex128)[:, 0]
+        red, green, blue = np.rint(np.concatenate([one.reshape(-1, 3) for one in padded]) * _FULL).astype(np.int64).T
+        self.texels = red | green << _BITS | blue << 2 * _BITS
         self._start = np.cumsum([0] + [one[..., 0].size for one in padded[:-1]])
         self._height = np.array([one.shape[1] for one in levels])
         self._width = np.array([one.shape[2] for one in levels])
         self._faces = len(faces)
 
     def around(self, direction: np.ndarray, along: np.ndarray, down: np.ndarray) -> np.ndarray:
-        """(F, 3) colours in [0, 1] of the cube seen in a direction (F, 3).
+        """(3, F) colours in [0, 1] of the cube seen in a direction (3, F).
 
-        along, down (F, 3): how the direction changes to the next pixel on the right, and to the next below.
+        along, down (3, F) or (3, 1): how it changes to the next pixel on the right, and to the next below.
         """
-        axis = np.abs(direction).argmax(axis=1)
-        major = np.take_along_axis(direction, axis[:, None], axis=1)[:, 0]
+        axis = np.abs(direction).argmax(axis=0)
+        x, y, z = direction
+        major = np.choose(axis, direction)
         sign = np.where(major < 0, np.float32(-1), np.float32(1))
-        x, y, z = direction.T
         s = np.choose(axis, [-z * sign, x, x * sign])
         t = np.choose(axis, [-y, z * sign, -y])
         scale = np.float32(0.5) / np.maximum(np.abs(major), np.float32(1e-9))
-        uv = np.stack([s * scale, t * scale], axis=1) + np.float32(0.5)
+        uv = np.stack([s * scale, t * scale]) + np.float32(0.5)
         face = (2 * axis + (sign < 0)) % self._faces
-        steps = np.maximum(np.square(along).sum(axis=1), np.square(down).sum(axis=1))
+        steps = np.maximum(dot(along, along), dot(down, down))
         return self.filter(steps * np.square(scale * self._width[0]), face).fetch(uv)
 
     def image_filter(self, along: np.ndarray, down: np.ndarray) -> "Filter":
-        """How to read a flat image where its coordinates change by (F, 2) from pixel to pixel, as in `around`."""
-        size = np.array([self._width[0], self._height[0]], np.float32)
-        return self.filter(np.maximum(np.square(along * size).sum(axis=1), np.square(down * size).sum(axis=1)))
+        """How to read a flat image where its coordinates change by (2, F) from pixel to pixel, as in `around`."""
+        size = np.array([[self._width[0]], [self._height[0]]], np.float32)
+        return self.filter(np.maximum(np.square(along * size).sum(axis=0), np.square(down * size).sum(axis=0)))
 
     def filter(self, spread: np.ndarray, face: np.ndarray | int = 0) -> "Filter":
         """spread (F,): the square of how many texels a pixel covers."""
@@ -76,37 +81,37 @@ class Filter:
     ) -> None:
         """share (F,) of the second mipmap; of both: size (2, 2, F) width and height, stride and start (2, F)."""
         self._texels, self._cube = texture.texels, texture.cube
-        self._share = share[:, None]
+        self._weight = np.stack([1 - share, share]) * np.float32(_WEIGHT)
         self._size, self._stride, self._start = size, stride, start
-        self._between = bool(share.any())
+        self._levels = (0, 1) if share.any() else (0,)
 
     def fetch(self, uv: np.ndarray) -> np.ndarray:
-        """(F, 3) colours in [0, 1] at coordinates (F, 2)."""
-        place = np.ascontiguousarray(uv.T)
-        if not self._cube:
-            place = place - np.floor(place)
-        colour = self._bilinear(place, 0)
-        if self._between:
-            colour += self._share * (self._bilinear(place, 1) - colour)
-        return colour[:, :3]
+        """(3, F) colours in [0, 1] at coordinates (2, F)."""
+        place = uv if self._cube else uv - np.floor(uv)
+        total = sum(self._bilinear(place, level) for level in self._levels)
+        colour = np.stack([total, total >> _BITS, total >> 2 * _BITS]) & 2**_BITS - 1
+        return colour.astype(np.float32) * np.float32(1 / (_FULL * _WEIGHT))
 
     def _bilinear(self, place: np.ndarray, level: int) -> np.ndarray:
-        """place (2, F) in [0, 1] -> (F, 4), the last of which means nothing."""
+        """place (2, F) in [0, 1] -> (F,) int64, the sums of four texels times their weights."""
         texel = place * self._size[level] - np.float32(0.5)
         corner = np.floor(texel)
-        across, below = (texel - corner)[:, :, None]
+        (across, down), weight = texel - corner, self._weight[level]
         column, row = corner.astype(np.int32)
         stride = self._stride[level]
         first = self._start[level] + row * stride + column
-        second = first + stride
-        upper, lower = self._take(first), self._take(second)
-        upper += across * (self._take(first + 1) - upper)
-        lower += across * (self._take(second + 1) - lower)
-        upper += below * (lower - upper)
-        return upper
-
-    def _take(self, where: np.ndarray) -> np.ndarray:
-        return self._texels[where].view(np.float32).reshape(-1, 4)
+        across *= weight
+        both = across * down
+        down *= weight
+        weights = (weight - across - down + both, across - both, down - both, both)
+        places = (first, first + 1, first + stride, first + stride + 1)
+        total = np.zeros(len(first), np.int64)
+        for where, share in zip(places, weights):
+            share += np.float32(0.5)
+            texels = self._texels.take(where)
+            texels *= share.astype(np.int32)
+            total += texels
+        return total
 
 
 def _halve(level: np.ndarray) -> np.ndarray:

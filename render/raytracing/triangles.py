@@ -4,132 +4,134 @@ mj_multiRay tells neither the face it hit nor that face's normal, and tests each
 faces to rays took a quarter of its time on a robot arm.
 """
 
+from functools import lru_cache
+
 import mujoco
 import numpy as np
 
 from pixeltraj.camera import FRAME_SIZE
 from pixeltraj.render.raytracing.lighting import Light, shade
-from pixeltraj.render.raytracing.rays import PIXELS, Hits, Rays
+from pixeltraj.render.raytracing.rays import Hits, Rays
 from pixeltraj.render.raytracing.surfaces import Surfaces
+from pixeltraj.render.raytracing.vectors import turn
 
 _SHARP = 0.8  # MuJoCo draws corners sharper than this (cosine) flat
 _BROAD = 0.05  # metres
-_LAST = FRAME_SIZE - 0.5
 _NEAR = 1e-2  # metres; faces nearer than this are left out
 
 
 class Triangles:
-    """The faces of some mesh surfaces."""
+    """The faces of all mesh surfaces."""
 
     def __init__(self, surfaces: Surfaces, which: np.ndarray, model: mujoco.MjModel) -> None:
-        self.which, self._surfaces = which, surfaces
+        self._surfaces = surfaces
         meshes = [_mesh(model, surfaces.mesh[one]) for one in which]
-        self._points = [mesh[0] for mesh in meshes]
-        starts = np.cumsum([0] + [len(mesh[0]) for mesh in meshes[:-1]])
-        self._faces = np.concatenate([mesh[1] + start for mesh, start in zip(meshes, starts)]).T.copy()
-        self._normals = np.concatenate([mesh[2] for mesh in meshes])
-        self._uv = np.concatenate([mesh[3] for mesh in meshes]) if surfaces.own_uv[which].any() else None
+        self._points = {one: np.ascontiguousarray(mesh[0].T) for one, mesh in zip(which.tolist(), meshes)}
+        starts = np.cumsum([0] + [len(mesh[1]) for mesh in meshes[:-1]])
+        self._numbered = {
+            one: (mesh[1].T, start + np.arange(len(mesh[1])))
+            for one, mesh, start in zip(which.tolist(), meshes, starts)
+        }
+        self._normals = np.concatenate([mesh[2] for mesh in meshes]).transpose(2, 1, 0).copy()
+        """(3, 3, T), components before corners"""
+        self._uv: np.ndarray | None = None
+        if surfaces.own_uv[which].any():
+            self._uv = np.concatenate([mesh[3] for mesh in meshes]).transpose(2, 1, 0).copy()
         self._density = np.concatenate([mesh[4] for mesh in meshes])
         # OpenGL lights corners only. It shows where a lamp shines on a face that is not small.
         lamps = bool((~model.light_directional[model.light_active.astype(bool)].astype(bool)).any())
         edges = [mesh[0][mesh[1]] - mesh[0][np.roll(mesh[1], 1, axis=1)] for mesh in meshes]
         length = np.concatenate([np.sqrt(np.square(edge).sum(axis=2)).max(axis=1) for edge in edges])
         self._broad = lamps & (length > _BROAD)
-        self._owner = np.repeat(np.arange(len(which)), [len(mesh[1]) for mesh in meshes])
+        self._owner = np.repeat(which, [len(mesh[1]) for mesh in meshes])
+        self._gathered = lru_cache(maxsize=8)(self._gather)
 
-    def cast(self, rays: Rays, places: np.ndarray, found: list[Light]) -> Hits | None:
-        """What the rays hit, with the surfaces at (S', 4, 3) in the camera's frame; None where all miss."""
-        places = places.astype(np.float32)
-        points = [local @ place[1:].T + place[0] for local, place in zip(self._points, places)]
-        point = points[0] if len(points) == 1 else np.concatenate(points)
-        inverse = 1 / np.maximum(point[:, 2], _NEAR)
+    def _gather(self, which: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """The faces of surfaces: corners (3, T) as numbers of their points, one after another; their own numbers."""
+        starts = np.cumsum([0] + [self._points[one].shape[1] for one in which[:-1]])
+        faces = [self._numbered[one][0] + start for one, start in zip(which, starts)]
+        return np.concatenate(faces, axis=1), np.concatenate([self._numbered[one][1] for one in which])
+
+    def cast(self, rays: Rays, which: np.ndarray, places: np.ndarray, found: list[Light]) -> Hits | None:
+        """All that the rays hit of surfaces (S',), as `primitives.cast` finds it; places (S, 4, 3) float32."""
+        chosen = tuple(which.tolist())
+        faces, numbers = self._gathered(chosen)
+        point = np.concatenate(
+            [places[one, 1:] @ self._points[one] + places[one, 0, :, None] for one in chosen], axis=1
+        )
+        depth = point[2]
+        inverse = 1 / np.where(depth < _NEAR, np.nan, depth)
         half, focal = np.float32(FRAME_SIZE / 2), np.float32(rays.focal)
-        column, row = half + focal * point[:, 0] * inverse, half - focal * point[:, 1] * inverse
-        inverse[point[:, 2] < _NEAR] = np.nan
-        a, b, c = self._faces
-        x, y = (column[a], column[b], column[c]), (row[a], row[b], row[c])
+        column, row = half + focal * point[0] * inverse, half - focal * point[1] * inverse
+        x, y = [column.take(one) for one in faces], [row.take(one) for one in faces]
         # Twice the area; rows run downwards, so that front faces run clockwise.
         area = (x[2] - x[0]) * (y[1] - y[0]) - (x[1] - x[0]) * (y[2] - y[0])
-        left, top = np.maximum(_least(x), 0), np.maximum(_least(y), 0)
-        right, bottom = np.minimum(_most(x), _LAST), np.minimum(_most(y), _LAST)
-        seen = np.flatnonzero(
-            (area > 1e-9) & (left <= right) & (top <= bottom) & (inverse[a] + inverse[b] + inverse[c] > 0)
-        )
-        if not seen.size:
+        front = np.flatnonzero(area > 1e-9)
+        x, y = [one.take(front) for one in x], [one.take(front) for one in y]
+        windows = rays.cover(_least(x), _least(y), _most(x), _most(y))
+        some = np.flatnonzero(windows[2] * windows[3])
+        if not some.size:
             return None
-        left, top = left[seen].astype(np.int32), top[seen].astype(np.int32)
-        wide, high = right[seen].astype(np.int32) - left + 1, bottom[seen].astype(np.int32) - top + 1
-        x0, x1, x2 = (one[seen] - left.astype(np.float32) for one in x)
-        y0, y1, y2 = (one[seen] - top.astype(np.float32) for one in y)
+        windows, seen = windows[:, some], front[some]
+        left, top = windows[:2].astype(np.float32)
+        x0, x1, x2 = (one[some] - left for one in x)
+        y0, y1, y2 = (one[some] - top for one in y)
         # Weights of the three corners (barycentric), linear in the picture: across * column + down * row + rest.
-        unit = -1 / area[seen]
-        across = np.stack([y1 - y2, y2 - y0, y0 - y1]) * unit
-        down = np.stack([x2 - x1, x0 - x2, x1 - x0]) * unit
-        rest = np.stack([x1 * y2 - x2 * y1, x2 * y0 - x0 * y2, x0 * y1 - x1 * y0]) * unit
-        # Each face with each pixel of its rectangle.
-        count = wide * high
-        face = np.repeat(np.arange(len(seen)), count)
-        place = np.arange(len(face)) - np.repeat(np.cumsum(count) - count, count)
-        rows = place // wide[face]
-        columns = place - rows * wide[face]
-        across_by, down_by = columns.astype(np.float32), rows.astype(np.float32)
-        pixel = (top[face] + rows) * FRAME_SIZE + left[face] + columns
-        inside = np.ones((rays.count, len(face)), bool)
-        for corner in range(3):
-            weight = across[corner][face] * across_by + down[corner][face] * down_by + rest[corner][face]
-            for i, (x, y) in enumerate(rays.offsets):
-                inside[i] &= weight >= -(across[corner] * x + down[corner] * y)[face]
-        which, pair = np.nonzero(inside)
-        if not pair.size:
+        linear = np.stack(
+            [y1 - y2, y2 - y0, y0 - y1]
+            + [x2 - x1, x0 - x2, x1 - x0]
+            + [x1 * y2 - x2 * y1, x2 * y0 - x0 * y2, x0 * y1 - x1 * y0]
+        )
+        linear *= -1 / area[seen]
+        pair, columns, rows = rays.spread(windows)
+        across, down, rest = linear.take(pair, axis=1).reshape(3, 3, -1)
+        pixel = rows * FRAME_SIZE + columns
+        x_by, y_by = columns.astype(np.float32) - left[pair], rows.astype(np.float32) - top[pair]
+        inside = []
+        for i, offset in enumerate(rays.offsets):
+            weight = across * (x_by + offset[0]) + down * (y_by + offset[1]) + rest
+            hit = np.flatnonzero(weight.min(axis=0) >= 0)
+            inside.append((seen[pair[hit]], pixel[hit] * rays.count + i, weight[:, hit]))
+        face, sample, weight = (np.concatenate(each, axis=-1) for each in zip(*inside))
+        if not face.size:
             return None
-        face = face[pair]
-        sample = pixel[pair] * rays.count + which
-        offset = rays.offsets[which]
-        across_by, down_by = across_by[pair] + offset[:, 0], down_by[pair] + offset[:, 1]
         # Dividing by depth makes them right in perspective; their sum is then 1 / depth.
-        corners = inverse[self._faces[:, seen]]
-        across, down, rest = across * corners, down * corners, rest * corners
-        nearness = across.sum(axis=0)[face] * across_by + down.sum(axis=0)[face] * down_by + rest.sum(axis=0)[face]
-        nearest = np.zeros(PIXELS * rays.count, np.float32)
-        np.maximum.at(nearest, sample, nearness)
-        first = np.full(PIXELS * rays.count, -1, np.int32)
-        front = np.flatnonzero(nearness == nearest[sample])
-        first[sample[front]] = front
-        sample = np.flatnonzero(first >= 0)
-        chosen = first[sample]
-        face, nearness, across_by, down_by = face[chosen], nearness[chosen], across_by[chosen], down_by[chosen]
-        weight = (across[:, face] * across_by + down[:, face] * down_by + rest[:, face]) / nearness
-        face = seen[face]
-        owner = self._owner[face]
-        normal = np.einsum("cf,fci->fi", weight, self._normals[face])
-        normal = np.einsum("fij,fj->fi", places[owner, 1:], normal)
-        own = np.full((len(face), 6), -1, np.float32)
+        weight *= inverse[faces[:, face]]
+        nearness = weight.sum(axis=0)
+        weight /= nearness
+        number = numbers[face]
+        owner = self._owner[number]
+        own = np.full((6, len(face)), -1, np.float32)
+        rotation = places[:, 1:].transpose(1, 2, 0).take(owner, axis=2)
+        normal = turn(rotation, turn(self._normals.take(number, axis=2), weight))
         if self._uv is not None:
-            own[:, :2] = np.einsum("cf,fci->fi", weight, self._uv[face])
-            own[:, 2] = self._density[face]
-        broad = np.flatnonzero(self._broad[face])
+            own[:2] = turn(self._uv.take(number, axis=2), weight)
+            own[2] = self._density[number]
+        broad = np.flatnonzero(self._broad[number])
         if broad.size:
-            corners = self._lit_corners(face[broad], point, places, found)
-            own[broad, 3:] = np.einsum("cf,cfi->fi", weight[:, broad], corners)
-        return Hits(sample, 1 / nearness, self.which[owner], normal, own)
+            corners = self._lit_corners(number[broad], point[:, faces[:, face[broad]]], places, found)
+            own[3:, broad] = turn(corners, weight[:, broad])
+        return Hits(sample, 1 / nearness, owner, normal, own)
 
-    def _lit_corners(self, face: np.ndarray, point: np.ndarray, places: np.ndarray, found: list[Light]) -> np.ndarray:
-        """(3, F, 3) the colours of the corners of faces (F,), with points (V, 3) in the camera's frame."""
-        each, back = np.unique(face, return_inverse=True)
+    def _lit_corners(
+        self, number: np.ndarray, points: np.ndarray, places: np.ndarray, found: list[Light]
+    ) -> np.ndarray:
+        """(3, 3, F) the colours of the corners of faces (F,), which are at (3, 3, F): components before corners."""
+        each, first, back = np.unique(number, return_index=True, return_inverse=True)
         owner = self._owner[each]
-        normal = np.einsum("fij,fcj->cfi", places[owner, 1:], self._normals[each])
+        rotation = places[:, 1:].transpose(1, 2, 0).take(owner, axis=2)
         colours = [
-            shade(self._surfaces, found, self.which[owner], point[self._faces[corner, each]], normal[corner])
-            for corner in range(3)
+            shade(self._surfaces, found, owner, points[:, c, first], turn(rotation, self._normals[:, c, each]))
+            for c in range(3)
         ]
-        return np.stack(colours)[:, back]
+        return np.stack(colours, axis=1)[:, :, back]
 
 
-def _least(of: tuple[np.ndarray, ...]) -> np.ndarray:
+def _least(of: list[np.ndarray]) -> np.ndarray:
     return np.minimum(np.minimum(of[0], of[1]), of[2])
 
 
-def _most(of: tuple[np.ndarray, ...]) -> np.ndarray:
+def _most(of: list[np.ndarray]) -> np.ndarray:
     return np.maximum(np.maximum(of[0], of[1]), of[2])
 
 
