@@ -1,5 +1,7 @@
 """What rendering costs and how true it is: `python -m benchmarks.render [--json FILE]` (under ten minutes).
 
+Prints the table in Markdown; --json writes all of it.
+
 Frames per CPU-second are counted over the same states for every backend, one process, drawing alone. PSNR is against
 the full model with 4x multisampling and without shadows. Everything runs in processes of its own, one after another.
 """
@@ -122,6 +124,32 @@ def apart(call: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def table(report: dict[str, Any]) -> str:
+    """The figures as docs/rendering.md shows them."""
+    backends = report["backends"]
+    names = ("mujoco.Renderer as it comes", "mujoco", "times faster", *backends)
+    lines = [f"| frames per CPU-second (PSNR) | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for task, scene in report["scenes"].items():
+        others = [f"{backends[b][task]['fps']:.0f} ({backends[b][task]['psnr_db']:.1f} dB)" for b in backends]
+        ours = f"{scene['fps']:.0f} ({scene['psnr_db']:.1f} dB)"
+        cells = [task, f"{scene['stock_fps']:.1f}", ours, f"{scene['ratio']:.0f}", *others]
+        lines.append(f"| {' | '.join(cells)} |")
+    store = report["store"]
+    sizes = ", ".join(f"{task} {size:.0f}" for task, size in store["bytes_per_frame_by_task"].items())
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Two processes draw a store {report['parallel_speedup']:.2f} times as fast as one. Bytes a frame: "
+            f"{sizes}. "
+            f"Frames a second: {store['write_fps']:.0f} written, {store['read_fps']:.0f} read in windows of five "
+            f"in the order of `windows.pooled`, {store['read_fps_scattered']:.0f} in an order that is random over the "
+            f"whole store. Memory at its highest: {store['rss_mb_20k']:.0f} MB with 20,000 frames, "
+            f"{store['rss_mb_200k']:.0f} MB with 200,000.",
+        ]
+    )
+
+
 def main() -> None:
     config = tyro.cli(Benchmark, description=__doc__)
     report: dict[str, Any] = {"scenes": {}, "backends": {name: {} for name in config.backends}}
@@ -137,9 +165,9 @@ def main() -> None:
         subprocess.run([sys.executable, "-m", "benchmarks.store"], stdout=subprocess.PIPE, check=True).stdout
     )
     report["machine"] = {"cores": os.cpu_count(), "states": STATES, "seed": 0}
-    print(json.dumps(report, indent=2))
     if config.json:
         write_json(config.json, report)
+    print(table(report))
 
 
 if __name__ == "__main__":

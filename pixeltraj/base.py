@@ -3,6 +3,7 @@
 import json
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,14 +54,14 @@ class Base:
     def load(cls, path: str | None = None) -> "Base":
         """A diffusers folder or hub id; the embedded base if None.
 
-        Raises PixeltrajError where parts are missing, or where the U-Net takes neither 4 channels (they are
-        widened to 8 by zeros, so that nothing changes before training) nor 8.
+        Raises PixeltrajError where parts or tensors of them are missing, left over or misshapen, or where the U-Net
+        takes neither 4 channels (they are widened to 8 by zeros, so that nothing changes before training) nor 8.
         """
         folder = resolve(path)
         try:
-            vae = AutoencoderKL.from_pretrained(folder, subfolder="vae")
-            unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
-            text_encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder")
+            vae = load_whole(AutoencoderKL, folder, "vae")
+            unet = load_whole(UNet2DConditionModel, folder, "unet")
+            text_encoder = load_whole(CLIPTextModel, folder, "text_encoder")
             tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
             noise_scheduler = DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
         except (OSError, ValueError, RuntimeError) as error:
@@ -100,6 +101,19 @@ class Base:
                 raise PixeltrajError(f"the prompt {prompt!r} has {count} tokens, the text encoder takes {length}")
         tokens = self.tokenizer(prompts, padding="max_length", max_length=length, return_tensors="pt")
         return self.text_encoder(tokens.input_ids.to(self.text_encoder.device))[0]
+
+
+def load_whole(model: Any, folder: Path, part: str) -> Any:
+    """A part of the base. Raises PixeltrajError where tensors are missing or left over, which both libraries only
+    warn of: what is missing would be random."""
+    loaded, found = model.from_pretrained(folder, subfolder=part, output_loading_info=True)
+    for what, keys in (("lacks", "missing_keys"), ("has no place for", "unexpected_keys")):
+        if names := sorted(found[keys]):
+            raise PixeltrajError(
+                f"{folder}/{part} {what} {len(names)} tensors ({names[0]}, ...): its weights are not those that its "
+                f"config.json describes; get the checkpoint again"
+            )
+    return loaded
 
 
 def resolve(path: str | None) -> Path:
