@@ -64,11 +64,18 @@ class Imaginer:
         self.task = decoder.task
 
     @torch.no_grad()
-    def imagine(self, starts: list[Start], rng: torch.Generator, frames: bool = False) -> list[Trajectory]:
+    def imagine(
+        self, starts: list[Start], rng: torch.Generator, frames: bool = False, prompts: list[str] | None = None
+    ) -> list[Trajectory]:
         """One trajectory for each start, of at most k - 1 transitions; `frames` keeps the pictures too.
 
-        The same rng state gives the same trajectories. Raises PixeltrajError on states or frames of a wrong shape.
+        prompts: what is to be done from each start; the task's own words if None. The same rng state gives the same
+        trajectories. Raises PixeltrajError on states or frames of a wrong shape, and on too long a prompt.
         """
+        if prompts is None:
+            prompts = [self.task.prompt_of(start.state) for start in starts]
+        if len(prompts) != len(starts):
+            raise PixeltrajError(f"{len(starts)} starts and {len(prompts)} prompts; give one for each")
         for start in starts:
             if start.state.shape != (self.task.state_size,):
                 raise PixeltrajError(f"{self.task.name} has states of {self.task.state_size}, not {start.state.shape}")
@@ -79,16 +86,22 @@ class Imaginer:
             generator = self.generator.at(int(k))
             rows, size = np.flatnonzero(needed == k), max(1, self.batch // generator.grid.rows)
             for part in (rows[i : i + size] for i in range(0, len(rows), size)):
-                imagined = self._imagine(generator, [starts[row] for row in part], states[part], rng, frames)
+                words = [prompts[row] for row in part]
+                imagined = self._imagine(generator, [starts[row] for row in part], words, states[part], rng, frames)
                 trajectories.update(zip(part.tolist(), imagined))
         return [trajectories[row] for row in range(len(starts))]
 
     def _imagine(
-        self, generator: Generator, starts: list[Start], states: np.ndarray, rng: torch.Generator, frames: bool
+        self,
+        generator: Generator,
+        starts: list[Start],
+        prompts: list[str],
+        states: np.ndarray,
+        rng: torch.Generator,
+        frames: bool,
     ) -> list[Trajectory]:
         base, grid = generator.base, generator.grid
         first = base.encode(np.stack([start.frame for start in starts]))
-        prompts = [self.task.prompt_of(start.state) for start in starts]
         latents = generator.sample(first, prompts, rng, self.num_inference_steps)
         trajectories = [prune(t, self.task) for t in self.decoder.decode(latents, first, prompts, states)]
         if frames:

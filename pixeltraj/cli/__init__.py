@@ -41,6 +41,7 @@ COMMANDS: dict[str, Command] = {
     "decode train": Command("decode_train", "the decoder: U-Net features -> keypoints, states, actions, rewards"),
     "length": Command("length", "the length estimator: how many frames a trajectory needs"),
     "imagine": Command("imagine", "imagined trajectories from held-out states, and pictures of them"),
+    "view": Command("view", "a page to choose a start state and watch what is imagined from it", simulator=False),
     "eval": Command("eval", "the same agent with and without imagination"),
     "pretrain": Command("pretrain", "the embedded base from scratch"),
     "import": Command("importing", "a dataset of D4RL, Minari or NPZ -> a store"),
