@@ -77,6 +77,7 @@ def train_on(store: Store, generator: Generator, config: TrainConfig) -> Decoder
     """`train`, with store and generator at hand."""
     task = store.task
     store.require_frames()
+    generator.base.embed([task.prompt])  # a prompt that is too long is told before anything is computed
     training, heldout = store.split()
     generators = [generator.at(k) for k in config.k or generator.lengths]
     checkpoint = Checkpoint(config.out / "train.checkpoint", asdict(config) | {"generator": generator.identity})

@@ -80,9 +80,9 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     base = Base.load(config.base)
     generator = Generator(base, config.k[0], base.identity, config.k)
     accelerator = Accelerator()
+    embeddings = base.embed([store.task.prompt, ""]).to(accelerator.device)  # a prompt that is too long is told here
     with accelerator.main_process_first():
         latents = store_latents(store, base)
-    embeddings = base.embed([store.task.prompt, ""]).to(accelerator.device)
     torch.manual_seed(config.seed)
     base.unet.add_adapter(LoraConfig(r=config.rank, lora_alpha=config.rank, target_modules=list(TARGETS)))
     if base.widened:  # the new channels start at zero and have to be learned

@@ -98,7 +98,10 @@ class Base:
         length = self.tokenizer.model_max_length
         for prompt in prompts:
             if (count := len(self.tokenizer(prompt).input_ids)) > length:
-                raise PixeltrajError(f"the prompt {prompt!r} has {count} tokens, the text encoder takes {length}")
+                raise PixeltrajError(
+                    f"the prompt {prompt!r} has {count} tokens, the text encoder of {self.path} takes {length}: give "
+                    f"another --base, or a shorter prompt in pixeltraj/tasks"
+                )
         tokens = self.tokenizer(prompts, padding="max_length", max_length=length, return_tensors="pt")
         return self.text_encoder(tokens.input_ids.to(self.text_encoder.device))[0]
 

@@ -9,6 +9,9 @@ from safetensors.torch import load_file, save_file
 
 from pixeltraj.base import EMBEDDED, Base
 from pixeltraj.errors import PixeltrajError
+from pixeltraj.finetune.train import FinetuneConfig, finetune
+from pixeltraj.render.collect import CollectConfig, collect
+from pixeltraj.render.render import RenderConfig, render
 
 FILES = {
     "unet": "diffusion_pytorch_model.safetensors",
@@ -47,3 +50,12 @@ def test_the_embedded_base_says_what_it_was_trained_for() -> None:
 
 def test_a_base_of_somebody_else_may_be_tuned_to_any_length(base_path: Path) -> None:
     assert Base.load(str(base_path)).lengths == (5, 10, 15, 20, 25)
+
+
+def test_a_prompt_that_is_too_long_is_told_before_any_frame_is_encoded(base_path: Path, tmp_path: Path) -> None:
+    store = collect(CollectConfig("FrankaKitchen-v1", tmp_path / "kitchen", policy="random", episodes=5, max_steps=2))
+    render(RenderConfig(store.path))
+    config = FinetuneConfig(store.path, tmp_path / "lora", str(base_path), steps=1, batch=1)
+    with pytest.raises(PixeltrajError, match=r"tokens, the text encoder of .* takes 24: give another --base"):
+        finetune(config)
+    assert not (store.path / "latents").exists() and not config.out.exists()
