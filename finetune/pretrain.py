@@ -203,6 +203,7 @@ def write_base(
 ) -> None:
     """diffusers' layout in float16, with a scheduler that needs few steps. The models are float16 afterwards."""
     eight = unet.config.in_channels == CONDITION_CHANNELS
+    vae.register_to_config(_name_or_path="")  # a VAE that was loaded remembers from which folder
     pipeline = (StableDiffusionInstructPix2PixPipeline if eight else StableDiffusionPipeline)(
         vae=vae.half(),
         text_encoder=text_encoder.half(),
