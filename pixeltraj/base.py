@@ -145,7 +145,7 @@ def resolve(path: str | None) -> Path:
 def trained_lengths(folder: Path) -> tuple[int, ...]:
     """The k that `pixeltraj pretrain` trained a base for; any of another's, which knows no grids at all."""
     about = folder / PRETRAINING
-    return tuple(read_json(about, "pretraining record")["k"]) if about.is_file() else LENGTHS
+    return tuple(read_json(about, "pretraining record").get("k", LENGTHS)) if about.is_file() else LENGTHS
 
 
 def widen(unet: UNet2DConditionModel) -> None:

@@ -41,6 +41,8 @@ class Generator:
         if lora is None:
             return cls(base, base.lengths[0], base.identity, base.lengths).at(k)
         config = read_json(lora / CONFIG_FILE, "fine-tuned LoRA")
+        if not isinstance(config["k"], list):
+            raise PixeltrajError(f"the LoRA in {lora} was written by an older pixeltraj; fine-tune again")
         if config["base"] != base.identity:
             raise PixeltrajError(
                 f"the LoRA in {lora} was trained on the base {config['base']} ({config['base_path']}), this is "

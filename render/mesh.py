@@ -20,7 +20,7 @@ def simplified(model: mujoco.MjModel, cell: float) -> mujoco.MjModel:
     longer fits: never step this copy. Raises PixeltrajError on a mesh with NaN or infinite vertices.
 
     Vertex clustering (Rossignac and Borrel 1993) with the cluster's point where the squared distances to the planes
-    of its faces are least (Garland and Heckbert 1997): 2 dB nearer to the full picture than the clusters' means.
+    of its faces are least (Garland and Heckbert 1997), which keeps edges that the cluster's mean would round off.
     """
     copied = copy.deepcopy(model)
     for mesh in range(model.nmesh):

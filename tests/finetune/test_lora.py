@@ -167,3 +167,11 @@ def test_killed_fine_tuning_goes_on_and_ends_like_an_unbroken_one(
     one, other = load_file(killed / LORA_FILE), load_file(unbroken / LORA_FILE)
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_lora_of_before_lengths_is_told(base_path: Path, lora: Path, tmp_path: Path) -> None:
+    shutil.copytree(lora, tmp_path / "old")
+    file = tmp_path / "old" / CONFIG_FILE
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"k": 5}))
+    with pytest.raises(PixeltrajError, match="older pixeltraj; fine-tune again"):
+        Generator.load(Base.load(str(base_path)), tmp_path / "old")
