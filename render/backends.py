@@ -3,7 +3,7 @@
 import warnings
 from typing import Literal
 
-from pixeltraj.errors import PixeltrajError
+from pixeltraj.render.gl import NoOpenGL
 from pixeltraj.render.renderer import Renderer
 from pixeltraj.render.several_renderer import SeveralRenderer
 from pixeltraj.simulator import Simulator
@@ -19,7 +19,7 @@ def open_renderer(simulator: Simulator, backend: Backend = "auto") -> Renderer:
     if backend == "auto":
         try:
             return open_renderer(simulator, "mujoco")
-        except PixeltrajError as no_gl:
+        except NoOpenGL as no_gl:
             warnings.warn(f"frames are ray traced: {no_gl}", stacklevel=2)
             backend = "ray"
     if isinstance(simulator, MultitaskSimulator):

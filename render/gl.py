@@ -7,10 +7,17 @@ from typing import Protocol
 
 from pixeltraj.errors import PixeltrajError
 
-NO_GL = (
+_NO_GL = (
     "no OpenGL to draw with ({reason}); install libegl1 and libgl1-mesa-dri (Debian/Ubuntu: apt-get install "
     "libegl1 libgl1-mesa-dri) or libosmesa6, or draw without OpenGL: --renderer ray; `pixeltraj doctor` tells more"
 )
+
+
+class NoOpenGL(PixeltrajError):
+    """Nothing rasterises here; rays still can be traced."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(_NO_GL.format(reason=reason))
 
 
 class GLContext(Protocol):
@@ -24,11 +31,11 @@ class GLContext(Protocol):
 def create_context(size: int) -> tuple[str, GLContext]:
     """The platform's name and a context for size x size pixels. MUJOCO_GL decides where it names a platform.
 
-    Raises PixeltrajError where none can be had.
+    Raises NoOpenGL where none can be had.
     """
     chosen = os.environ.get("MUJOCO_GL", "").lower()
     if chosen in ("disable", "disabled", "off", "false", "0"):
-        raise PixeltrajError(NO_GL.format(reason=f"MUJOCO_GL={chosen}"))
+        raise NoOpenGL(f"MUJOCO_GL={chosen}")
     # MuJoCo itself decides once, when it is first imported, and without MUJOCO_GL for a window: not what is wanted.
     offscreen = ("egl", "osmesa") if sys.platform == "linux" else ("gl_context",)
     reasons = []
@@ -40,4 +47,4 @@ def create_context(size: int) -> tuple[str, GLContext]:
             reasons.append(f"{platform}: {(str(error) or type(error).__name__).splitlines()[0]}")
         else:
             return platform, context
-    raise PixeltrajError(NO_GL.format(reason="; ".join(reasons)))
+    raise NoOpenGL("; ".join(reasons))

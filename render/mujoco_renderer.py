@@ -7,8 +7,7 @@ import mujoco
 import numpy as np
 
 from pixeltraj.camera import FRAME_SIZE
-from pixeltraj.errors import PixeltrajError
-from pixeltraj.render.gl import NO_GL, GLContext, create_context
+from pixeltraj.render.gl import GLContext, NoOpenGL, create_context
 from pixeltraj.render.mesh import simplified
 from pixeltraj.render.renderer import Renderer
 from pixeltraj.simulator import Simulator
@@ -34,7 +33,7 @@ class MujocoRenderer(Renderer):
     """
 
     def __init__(self, simulator: Simulator, simplify: bool = True) -> None:
-        """simplify=False draws the model as it is: the reference. Raises PixeltrajError where there is no OpenGL."""
+        """simplify=False draws the model as it is: the reference. Raises NoOpenGL where there is none."""
         super().__init__(simulator)
         camera = simulator.task.camera
         pixel = camera.distance / camera.focal  # metres a pixel shows at the point that is looked at
@@ -50,7 +49,7 @@ class MujocoRenderer(Renderer):
         try:
             self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
         except mujoco.FatalError as error:
-            raise PixeltrajError(NO_GL.format(reason=str(error).splitlines()[0])) from error
+            raise NoOpenGL(str(error).splitlines()[0]) from error
         # A context that outlives the GL binding cannot be freed any more: at the latest, close before the exit.
         self._close = weakref.finalize(self, _free, self._gl, self._context)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
