@@ -33,9 +33,10 @@ def grid_features(generator: Generator, latents: Tensor, first: Tensor, prompts:
     latents (B, 4, R L, 5 L) a clean grid, first (B, 4, L, L) its condition, prompts B texts.
     """
     unique = sorted(set(prompts))
-    embedding = generator.base.embed(unique)[[unique.index(prompt) for prompt in prompts]]
+    embedding = generator.embed(unique)[[unique.index(prompt) for prompt in prompts]]
     timestep = torch.full((len(latents),), TIMESTEP, dtype=torch.long)
-    with record(list(generator.unet.up_blocks[-BLOCKS:])) as seen:
+    device = latents.device.type
+    with record(list(generator.unet.up_blocks[-BLOCKS:])) as seen, torch.autocast(device, torch.bfloat16):
         generator.predict(latents, timestep, first, embedding)
     # The lower levels divide a tile evenly, so that repeating their values never mixes two tiles.
     maps = [functional.interpolate(m.float(), size=latents.shape[-2:], mode="nearest") for m in seen]

@@ -25,6 +25,7 @@ from pixeltraj.files import provenance
 from pixeltraj.generator import Generator
 from pixeltraj.store import Store
 from pixeltraj.task import Task
+from pixeltraj.windows import require_windows
 
 CHECKPOINT_EVERY = 100
 PRECISION = 0.98
@@ -77,9 +78,10 @@ def train_on(store: Store, generator: Generator, config: TrainConfig) -> Decoder
     """`train`, with store and generator at hand."""
     task = store.task
     store.require_frames()
-    generator.base.embed([task.prompt])  # a prompt that is too long is told before anything is computed
+    generator.embed([task.prompt])  # a prompt that is too long is told before anything is computed
     training, heldout = store.split()
     generators = [generator.at(k) for k in config.k or generator.lengths]
+    require_windows(store, tuple(g.k for g in generators))
     checkpoint = Checkpoint(config.out / "train.checkpoint", asdict(config) | {"generator": generator.identity})
     step, states = checkpoint.load()
     # Windows overlap: of longer ones as many fewer hold as many tiles.

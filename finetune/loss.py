@@ -13,27 +13,32 @@ MOTION_WEIGHT, MOTION_SCALE = 2.0, 0.5
 
 
 def diffusion_loss(
-    generator: Generator, clean: Tensor, first: Tensor, embedding: Tensor, rng: torch.Generator
+    generator: Generator, tiles: Tensor, embedding: Tensor, rng: torch.Generator, no_frame: float = 0.0
 ) -> Tensor:
-    """Denoising loss at random timesteps for clean (B, 4, h, w); latents that differ from the first frame's,
-    which is what moves, count up to 1 + MOTION_WEIGHT times as much as those that do not."""
+    """Denoising loss at random timesteps for the grids of tiles (B, K, 4, 12, 12); latents that differ from the
+    first frame's, which is what moves, count up to 1 + MOTION_WEIGHT times as much as those that do not.
+
+    no_frame: share of grids whose first frame is withheld.
+    """
+    clean, first = generator.grid.join(tiles), tiles[:, 0]
     noise = torch.randn(clean.shape, generator=rng).to(clean.device)
     schedule = generator.base.noise_scheduler
     timestep = torch.randint(schedule.config.num_train_timesteps, (len(clean),), generator=rng).to(clean.device)
+    shown = (torch.rand(len(clean), 1, 1, 1, generator=rng) >= no_frame).to(clean)
     noisy = schedule.add_noise(clean, noise, timestep)
     target = noise
     if schedule.config.prediction_type == "v_prediction":
         target = schedule.get_velocity(clean, noise, timestep)
     with torch.autocast(clean.device.type, torch.bfloat16):
-        output = generator.predict(noisy, timestep, first, embedding)
+        output = generator.predict(noisy, timestep, first * shown, embedding)
     change = (clean - generator.grid.repeat(first)).abs().mean(dim=1, keepdim=True)
     weight = 1 + MOTION_WEIGHT * change.clamp(max=MOTION_SCALE) / MOTION_SCALE
     return ((output.float() - target).square() * weight).mean() / weight.mean()
 
 
 def grids(batch: int, k: int) -> int:
-    """Grids of k frames in a step that costs as much as `batch` grids of the shortest."""
-    return max(1, batch * LENGTHS[0] // k)
+    """Grids of k frames in a step that costs about as much as `batch` grids of the shortest."""
+    return -(-batch * LENGTHS[0] // k)
 
 
 def draw_length(rng: np.random.Generator, lengths: tuple[int, ...]) -> int:

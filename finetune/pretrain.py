@@ -18,20 +18,26 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from pixeltraj.base import CONDITION_CHANNELS, PRETRAINING, Base
+from pixeltraj.base import CONDITION_CHANNELS, PRETRAINING, STATE_ENCODER, Base
 from pixeltraj.checkpoint import Checkpoint
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.files import file_hash, provenance, write_json
 from pixeltraj.finetune.loss import diffusion_loss, draw_length, grids, learning_rate
+from pixeltraj.finetune.paraphrase import paraphrase, vocabulary
 from pixeltraj.finetune.text import WIDTH, make_text_encoder, make_tokenizer
 from pixeltraj.finetune.vae import VAEConfig, psnr, train_vae
 from pixeltraj.generator import Generator
 from pixeltraj.grid import LATENT, Grid
 from pixeltraj.latents import store_latents
+from pixeltraj.prompt import worded
+from pixeltraj.state_encoder import StateEncoder
 from pixeltraj.store import Store
+from pixeltraj.tasks import TASKS
 from pixeltraj.windows import store_windows
 
 CHECKPOINT_EVERY = 250
+MEASURED = 40
+"""Held-out frames of each store on which the VAE is measured."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,12 @@ class PretrainConfig:
     """Decay of the averaged weights that are kept."""
     no_prompt: float = 0.1
     """Share of windows whose prompt is left empty, for classifier-free guidance."""
+    one_hot: float = 0.1
+    """Share of windows whose task is told by a code instead of words."""
+    no_state: float = 0.2
+    """Share of steps without the state's tokens."""
+    no_frame: float = 0.05
+    """Share of windows whose first frame is withheld."""
     seed: int = 0
     """Of weights, batches and noise."""
     vae: VAEConfig = field(default_factory=VAEConfig)
@@ -91,24 +103,31 @@ class Mixture:
     """Windows of several stores, drawn so that each task is seen equally often."""
 
     def __init__(self, stores: list[Store], latents: list[Tensor], lengths: tuple[int, ...]) -> None:
-        self.latents = latents
-        self.prompts = [store.task.prompt for store in stores]
+        self.latents, self.tasks = latents, [store.task for store in stores]
+        self.states = [store.read("states", 0, store.frame_count) for store in stores]
+        self.state_size = max(task.state_size for task in self.tasks)
         self.windows = {k: [store_windows(store, k, store.split()[0]) for store in stores] for k in lengths}
-        names = [store.task.name for store in stores]
-        sizes = np.array([len(w) for w in self.windows[lengths[0]]], dtype=np.float64)  # one starts at each frame
-        totals = {name: sum(s for n, s in zip(names, sizes) if n == name) for name in names}
-        self.weights = np.array([size / totals[name] for name, size in zip(names, sizes)])
-        self.weights /= self.weights.sum()
+        self.weights = {k: self._weights(windows) for k, windows in self.windows.items()}
 
-    def batch(self, rng: np.random.Generator, k: int, size: int) -> tuple[Tensor, list[str]]:
-        """(B, K, 4, 12, 12) float32 latents and their prompts."""
-        tiles, prompts = [], []
-        for which in rng.choice(len(self.latents), size=size, p=self.weights):
-            windows = self.windows[k][which]
+    def _weights(self, windows: list[np.ndarray]) -> np.ndarray:
+        names, sizes = [task.name for task in self.tasks], np.array([len(w) for w in windows], dtype=np.float64)
+        totals = {name: sum(s for n, s in zip(names, sizes) if n == name) for name in names}
+        if empty := [name for name, total in totals.items() if not total]:
+            raise PixeltrajError(f"no episode of {empty[0]} is as long as the longest k; collect longer ones")
+        weights = np.array([size / totals[name] for name, size in zip(names, sizes)])
+        return weights / weights.sum()
+
+    def batch(self, rng: np.random.Generator, k: int, size: int) -> tuple[Tensor, Tensor, list[str]]:
+        """(B, K, 4, 12, 12) float32 latents; the states (B, S) of their first frames, NaN behind shorter ones; and
+        their prompts."""
+        tiles, prompts, states = [], [], np.full((size, self.state_size), np.nan, np.float32)
+        for i, which in enumerate(rng.choice(len(self.latents), size=size, p=self.weights[k])):
+            windows, task = self.windows[k][which], self.tasks[which]
             window = windows[rng.integers(len(windows))]
             tiles.append(self.latents[which][window])
-            prompts.append(self.prompts[which])
-        return torch.stack(tiles).float(), prompts
+            states[i, : task.state_size] = self.states[which][window[0]]
+            prompts.append(task.prompt_of(states[i, : task.state_size]))
+        return torch.stack(tiles).float(), torch.from_numpy(states), prompts
 
 
 def pretrain(config: PretrainConfig) -> Base:
@@ -124,11 +143,12 @@ def pretrain(config: PretrainConfig) -> Base:
         vae = AutoencoderKL.from_pretrained(config.out / "vae")
     else:
         vae = train_vae(config.vae, stores, config.out)
-    tokenizer = make_tokenizer([store.task.prompt for store in stores], config.out / "tokenizer")
+    tokenizer = make_tokenizer(vocabulary([task.prompt for task in TASKS.values()]), config.out / "tokenizer")
     torch.manual_seed(config.seed)
     text_encoder, unet = make_text_encoder(tokenizer), make_unet(config.channels, config.k[0])
     vae_identity = file_hash(*sorted((config.out / "vae").glob("*.safetensors")))
-    base = Base(str(config.out), vae, unet, text_encoder, tokenizer, make_noise_scheduler(), "", vae_identity)
+    parts = (vae, unet, text_encoder, tokenizer, make_noise_scheduler())
+    base = Base(str(config.out), *parts, "", vae_identity, state_encoder=StateEncoder(WIDTH))
     mixture = Mixture(stores, [store_latents(store, base) for store in stores], config.k)
     step = _train(config, base, mixture)
     _save(config, base, stores, step)
@@ -137,7 +157,8 @@ def pretrain(config: PretrainConfig) -> Base:
 
 def _train(config: PretrainConfig, base: Base, mixture: Mixture) -> int:
     generator = Generator(base, config.k[0], "", config.k)
-    models = torch.nn.ModuleList([base.unet.requires_grad_(True).train(), base.text_encoder.requires_grad_(True)])
+    assert base.state_encoder is not None
+    models = torch.nn.ModuleList([base.unet.train(), base.text_encoder, base.state_encoder]).requires_grad_(True)
     parameters = [p for p in models.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=1e-2)
     average = EMAModel(parameters, decay=config.ema)
@@ -155,14 +176,12 @@ def _train(config: PretrainConfig, base: Base, mixture: Mixture) -> int:
             group["lr"] = learning_rate(config.lr, step, config.steps)
         rng = np.random.default_rng([config.seed, step])
         current = generator.at(draw_length(rng, config.k))
-        tiles, prompts = mixture.batch(rng, current.k, grids(config.batch, current.k))
-        prompts = ["" if rng.random() < config.no_prompt else prompt for prompt in prompts]
-        tokens = base.tokenizer(
-            prompts, padding="max_length", max_length=base.tokenizer.model_max_length, return_tensors="pt"
-        )
-        embedding = base.text_encoder(tokens.input_ids)[0]
+        tiles, current_states, prompts = mixture.batch(rng, current.k, grids(config.batch, current.k))
+        embedding = current.embed([_worded(prompt, config, rng) for prompt in prompts], current_states)
+        if rng.random() < config.no_state:
+            embedding = embedding[:, : base.tokenizer.model_max_length]
         noise_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        loss = diffusion_loss(current, current.grid.join(tiles), tiles[:, 0], embedding, noise_rng)
+        loss = diffusion_loss(current, tiles, embedding, noise_rng, config.no_frame)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -181,9 +200,18 @@ def _train(config: PretrainConfig, base: Base, mixture: Mixture) -> int:
     return config.steps
 
 
+def _worded(prompt: str, config: PretrainConfig, rng: np.random.Generator) -> str:
+    kind = rng.random()
+    if kind < config.no_prompt:
+        return ""
+    return worded(prompt, "one-hot") if kind < config.no_prompt + config.one_hot else paraphrase(prompt, rng)
+
+
 def _save(config: PretrainConfig, base: Base, stores: list[Store], steps: int) -> None:
-    quality = {store.path.name: psnr(base.vae, store, store.split()[1]) for store in stores}
+    quality = {store.path.name: psnr(base.vae, store, store.split()[1], most=MEASURED) for store in stores}
     write_base(config.out, base.vae, base.unet, base.text_encoder, base.tokenizer, base.noise_scheduler)
+    assert base.state_encoder is not None
+    base.state_encoder.half().save_pretrained(config.out / STATE_ENCODER)
     how = {"k": list(config.k)} | provenance(
         config={key: str(value) for key, value in asdict(config).items() if key not in ("stores", "out")},
         steps=steps,

@@ -1,4 +1,4 @@
-"""The embedded base's text encoder: a CLIP text model whose vocabulary is learned from the task prompts."""
+"""The embedded base's text encoder: a CLIP text model whose vocabulary is learned from the tasks' prompts."""
 
 import json
 from pathlib import Path
@@ -8,13 +8,13 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 WIDTH = 128
 """Width of the embeddings, the U-Net's cross_attention_dim."""
-LENGTH = 24
+LENGTH = 32
 """Tokens in a prompt, start and end included."""
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
-def make_tokenizer(prompts: list[str], folder: Path, vocabulary: int = 1000) -> CLIPTokenizer:
-    """Byte pairs learned from the prompts; any other text still has tokens, down to single bytes."""
+def make_tokenizer(texts: list[str], folder: Path, vocabulary: int = 1500) -> CLIPTokenizer:
+    """Byte pairs learned from the texts; any other text still has tokens, down to single bytes."""
     model = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     model.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -23,7 +23,7 @@ def make_tokenizer(prompts: list[str], folder: Path, vocabulary: int = 1000) -> 
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary, initial_alphabet=bytes_alone, end_of_word_suffix="</w>", show_progress=False
     )
-    model.train_from_iterator([prompt.lower() for prompt in prompts], trainer)
+    model.train_from_iterator([text.lower() for text in texts], trainer)
     learned = json.loads(model.to_str())["model"]
     tokens = [*bytes_alone, *(f"{byte}</w>" for byte in bytes_alone)]
     tokens += [token for token in learned["vocab"] if token not in set(tokens)]

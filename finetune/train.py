@@ -7,22 +7,29 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from diffusers import StableDiffusionPipeline
-from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors.torch import save_file
+from peft import LoraConfig
 from torch import Tensor
 from tqdm import tqdm
 
 from pixeltraj.base import Base
 from pixeltraj.checkpoint import Checkpoint
 from pixeltraj.errors import PixeltrajError
-from pixeltraj.files import provenance, read_json, write_json, write_whole
+from pixeltraj.files import provenance, read_json, write_json
+from pixeltraj.finetune.conditions import Conditions
 from pixeltraj.finetune.loss import diffusion_loss, draw_length, grids, learning_rate
-from pixeltraj.generator import CONFIG_FILE, CONV_IN_FILE, LORA_FILE, Generator
+from pixeltraj.finetune.weights import (
+    restore_weights,
+    trainable_state_encoder,
+    trained_parameters,
+    trained_weights,
+    write_lora,
+)
+from pixeltraj.generator import CONFIG_FILE, Generator
 from pixeltraj.grid import Grid
 from pixeltraj.latents import store_latents
+from pixeltraj.prompt import PromptKind
 from pixeltraj.store import Store
-from pixeltraj.windows import store_windows
+from pixeltraj.windows import require_windows, store_windows
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2", "conv_shortcut", "time_emb_proj")
 """Attention, and the convolutions beside it: attention alone moves a small U-Net too little."""
@@ -48,14 +55,25 @@ class FinetuneConfig:
     """Rank of the LoRA; its alpha is the same."""
     lr: float = 1e-3
     """Peak learning rate; linear warm-up, cosine to zero."""
+    prompt: PromptKind = "language"
+    """What the generator is told of the task: its words, a code that only tells tasks apart, or nothing."""
+    states: bool = True
+    """Tell the generator the current state, as tokens beside the prompt."""
     no_prompt: float = 0.1
     """Share of images whose prompt is left empty, for classifier-free guidance."""
+    no_state: float = 0.1
+    """Share of steps without the state's tokens, likewise."""
+    no_frame: float = 0.05
+    """Share of images whose first frame is withheld, likewise."""
     seed: int = 0
     """Of the LoRA's weights, the batches and the noise."""
 
     def check(self) -> None:
         if min(self.steps, self.batch, self.rank) < 1 or self.lr <= 0:
             raise PixeltrajError("--steps, --batch and --rank must be at least 1 and --lr above 0")
+        shares = (self.no_prompt, self.no_state, self.no_frame)
+        if min(shares) < 0 or max(shares) > 1:
+            raise PixeltrajError("--no-prompt, --no-state and --no-frame are shares: from 0 to 1")
         if not self.k:
             raise PixeltrajError("--k must name at least one length")
         for k in self.k:
@@ -76,28 +94,33 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         return done
     store = Store.open(config.store)
     store.require_frames()
+    require_windows(store, config.k)
     train, heldout = store.split()
     base = Base.load(config.base)
-    generator = Generator(base, config.k[0], base.identity, config.k)
+    generator = Generator(base, config.k[0], base.identity, config.k, config.prompt)
     accelerator = Accelerator()
-    embeddings = base.embed([store.task.prompt, ""]).to(accelerator.device)  # a prompt that is too long is told here
+    generator.embed([store.task.prompt])  # a prompt that is too long is told here
     with accelerator.main_process_first():
         latents = store_latents(store, base)
     torch.manual_seed(config.seed)
     base.unet.add_adapter(LoraConfig(r=config.rank, lora_alpha=config.rank, target_modules=list(TARGETS)))
     if base.widened:  # the new channels start at zero and have to be learned
         base.unet.conv_in.requires_grad_(True)
-    parameters = [p for p in base.unet.parameters() if p.requires_grad]
+    base.state_encoder = trainable_state_encoder(base) if config.states else None
+    parameters = trained_parameters(base)
     optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=1e-2)
     checkpoint = Checkpoint(config.out / "checkpoint", settings)
     step, states = checkpoint.load()
     if states:
         restore_weights(base, states["lora"])
         optimizer.load_state_dict(states["optimizer"])
-    check = Evaluation(latents, {k: store_windows(store, k, heldout) for k in config.k}, embeddings[:1], config.seed)
+    conditions = Conditions(store, generator)
+    check = Evaluation(latents, {k: store_windows(store, k, heldout) for k in config.k}, conditions, config.seed)
     before = states["heldout_loss_before"] if states else check.losses(generator)
     losses: list[float] = states.get("losses", [])
     base.unet, optimizer = accelerator.prepare(base.unet, optimizer)
+    if base.state_encoder is not None:
+        base.state_encoder = accelerator.prepare(base.state_encoder)
     base.unet.train()
     windows = {k: store_windows(store, k, train) for k in config.k}
     bar = tqdm(
@@ -114,10 +137,12 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         rng = np.random.default_rng([config.seed, step, accelerator.process_index])
         current = generator.at(draw_length(rng, config.k))
         drawn = rng.integers(len(windows[current.k]), size=grids(config.batch, current.k))
-        tiles = latents[windows[current.k][drawn]].float().to(accelerator.device)
-        embedding = embeddings[(rng.random(len(tiles)) < config.no_prompt).astype(int)]
+        rows = windows[current.k][drawn]
+        tiles = latents[rows].float().to(accelerator.device)
+        told = rng.random(len(rows)) >= config.no_prompt
+        embedding = conditions.embed(current, rows[:, 0], told, stated=rng.random() >= config.no_state)
         noise_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        loss = diffusion_loss(current, current.grid.join(tiles), tiles[:, 0], embedding, noise_rng)
+        loss = diffusion_loss(current, tiles, embedding, noise_rng, config.no_frame)
         optimizer.zero_grad()
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(parameters, 1.0)
@@ -135,12 +160,16 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
             )
     accelerator.wait_for_everyone()
     base.unet = accelerator.unwrap_model(base.unet).eval()
+    if base.state_encoder is not None:
+        base.state_encoder = accelerator.unwrap_model(base.state_encoder).eval()
     after = check.losses(generator)
     result: dict[str, Any] = {
         "config": settings,
         "base": base.identity,
         "base_path": base.path,
         "k": list(config.k),
+        "prompt": config.prompt,
+        "states": config.states,
         "fingerprint": store.task.fingerprint(),
         "widened": base.widened,
         "steps": config.steps,
@@ -161,54 +190,25 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
 class Evaluation:
     """The loss on fixed held-out windows with fixed noise, so that two figures can be compared."""
 
-    def __init__(self, latents: Tensor, windows: dict[int, np.ndarray], embedding: Tensor, seed: int) -> None:
+    def __init__(self, latents: Tensor, windows: dict[int, np.ndarray], conditions: Conditions, seed: int) -> None:
         """windows: (W, k) rows of the store for each k."""
-        self.tiles, self.embedding = {}, embedding
+        self.latents, self.conditions, self.rows = latents, conditions, {}
         for k, rows in windows.items():
             rng = np.random.default_rng(seed)
             chosen = rng.choice(len(rows), size=min(grids(HELDOUT_WINDOWS, k), len(rows)), replace=False)
-            self.tiles[k] = latents[rows[chosen]].float()
+            self.rows[k] = rows[chosen]
 
     def losses(self, generator: Generator) -> list[float]:
         """One for each k."""
-        return [self._loss(generator.at(k), tiles) for k, tiles in self.tiles.items()]
+        return [self._loss(generator.at(k), rows) for k, rows in self.rows.items()]
 
     @torch.no_grad()
-    def _loss(self, generator: Generator, all_tiles: Tensor) -> float:
-        device = self.embedding.device
-        parts = []
-        for i, tiles in enumerate(all_tiles.to(device).split(8)):
-            rng = torch.Generator().manual_seed(i)
-            embedding = self.embedding.expand(len(tiles), -1, -1)
-            loss = diffusion_loss(generator, generator.grid.join(tiles), tiles[:, 0], embedding, rng)
-            parts.append(loss.item() * len(tiles))
-        return sum(parts) / len(all_tiles)
-
-
-def trained_weights(base: Base, accelerator: Accelerator) -> dict[str, Tensor]:
-    unet = accelerator.unwrap_model(base.unet)
-    weights = get_peft_model_state_dict(unet)
-    if base.widened:
-        weights |= {f"conv_in.{name}": value for name, value in unet.conv_in.state_dict().items()}
-    return weights
-
-
-def restore_weights(base: Base, weights: dict[str, Tensor]) -> None:
-    conv_in = {n.removeprefix("conv_in."): v for n, v in weights.items() if n.startswith("conv_in.")}
-    set_peft_model_state_dict(base.unet, {n: v for n, v in weights.items() if not n.startswith("conv_in.")})
-    if base.widened:
-        base.unet.conv_in.load_state_dict(conv_in)
-
-
-def write_lora(base: Base, out: Path) -> None:
-    """LORA_FILE as diffusers writes it; beside it the widened conv_in, where there is one, which diffusers'
-    LoRA loader could not take."""
-    if base.widened:
-        tensors = {name: value.detach().contiguous() for name, value in base.unet.conv_in.state_dict().items()}
-        write_whole(out / CONV_IN_FILE, lambda beside: save_file(tensors, beside))
-
-    def save(beside: Path) -> None:
-        layers = get_peft_model_state_dict(base.unet)
-        StableDiffusionPipeline.save_lora_weights(beside.parent, unet_lora_layers=layers, weight_name=beside.name)
-
-    write_whole(out / LORA_FILE, save)
+    def _loss(self, generator: Generator, all_rows: np.ndarray) -> float:
+        total = 0.0
+        for i in range(0, len(all_rows), 8):
+            rows = all_rows[i : i + 8]
+            tiles = self.latents[rows].float().to(generator.unet.device)
+            embedding = self.conditions.embed(generator, rows[:, 0], np.ones(len(rows), dtype=bool), stated=True)
+            loss = diffusion_loss(generator, tiles, embedding, torch.Generator().manual_seed(i))
+            total += loss.item() * len(rows)
+        return total / len(all_rows)

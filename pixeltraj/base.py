@@ -14,11 +14,14 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.files import file_hash, read_json
 from pixeltraj.grid import LENGTHS, to_tiles
+from pixeltraj.state_encoder import StateEncoder
 
 EMBEDDED = Path(str(files("pixeltraj") / "embedded"))
 PRETRAINING = "pretraining.json"
 """Beside them where `pixeltraj pretrain` made them: how."""
 PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
+STATE_ENCODER = "state_encoder"
+"""The part that only our bases have, and only if they take the current state."""
 CONDITION_CHANNELS = 8
 """The U-Net takes noisy latents and the first frame's, side by side, as InstructPix2Pix does."""
 
@@ -28,6 +31,7 @@ class Base:
 
     `identity` is a hash of all weights, `vae_identity` one of the VAE's: what was made with other weights does
     not fit. `widened`: the U-Net had 4 input channels and got 4 more. `lengths`: all k that its grids may have.
+    `state_encoder`: what makes tokens of the current state, where there is one.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class Base:
         vae_identity: str,
         widened: bool = False,
         lengths: tuple[int, ...] = LENGTHS,
+        state_encoder: StateEncoder | None = None,
     ) -> None:
         self.widened, self.lengths = widened, lengths
         self.path, self.identity, self.vae_identity = path, identity, vae_identity
@@ -49,6 +54,7 @@ class Base:
         self.unet = unet.eval().requires_grad_(False)
         self.text_encoder = text_encoder.eval().requires_grad_(False)
         self.tokenizer, self.noise_scheduler = tokenizer, noise_scheduler
+        self.state_encoder = state_encoder.eval().requires_grad_(False) if state_encoder else None
 
     @classmethod
     def load(cls, path: str | None = None) -> "Base":
@@ -62,6 +68,8 @@ class Base:
             vae = load_whole(AutoencoderKL, folder, "vae")
             unet = load_whole(UNet2DConditionModel, folder, "unet")
             text_encoder = load_whole(CLIPTextModel, folder, "text_encoder")
+            states = (folder / STATE_ENCODER).is_dir()
+            state_encoder = load_whole(StateEncoder, folder, STATE_ENCODER).float() if states else None
             tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
             noise_scheduler = DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
         except (OSError, ValueError, RuntimeError) as error:
@@ -78,21 +86,21 @@ class Base:
         parts = (vae.float(), unet.float(), text_encoder.float(), tokenizer, noise_scheduler)
         identity = file_hash(*sorted(folder.rglob("*.safetensors")))
         vae_identity = file_hash(*sorted((folder / "vae").rglob("*.safetensors")))
-        return cls(str(folder), *parts, identity, vae_identity, widened, trained_lengths(folder))
+        return cls(str(folder), *parts, identity, vae_identity, widened, trained_lengths(folder), state_encoder)
 
     @torch.no_grad()
     def encode(self, frames: np.ndarray, batch: int = 64) -> Tensor:
         """(B, 84, 84, 3) uint8 -> (B, 4, 12, 12) float32 latents of the padded tiles, scaled to the U-Net."""
-        tiles = to_tiles(frames)
-        latents = [self.vae.encode(part.to(self.vae.device)).latent_dist.mode() for part in tiles.split(batch)]
-        return torch.cat(latents) * self.vae.config.scaling_factor
+        tiles, device = to_tiles(frames), self.vae.device
+        with torch.autocast(device.type, torch.bfloat16):
+            latents = [self.vae.encode(part.to(device)).latent_dist.mode() for part in tiles.split(batch)]
+        return torch.cat(latents).float() * self.vae.config.scaling_factor
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """(B, 4, h, w) latents -> (B, 3, 8 h, 8 w) images, about [-1, 1]."""
         return self.vae.decode(latents / self.vae.config.scaling_factor).sample
 
-    @torch.no_grad()
     def embed(self, prompts: list[str]) -> Tensor:
         """(B, L, D) text embeddings. Raises PixeltrajError on a prompt longer than the encoder takes."""
         length = self.tokenizer.model_max_length

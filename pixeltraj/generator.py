@@ -1,4 +1,4 @@
-"""Generator: a base and a LoRA that imagine k frames from the first one and a prompt."""
+"""Generator: a base and a LoRA that imagine k frames from the first one, the state and a prompt."""
 
 from pathlib import Path
 
@@ -11,22 +11,37 @@ from pixeltraj.base import Base
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.files import file_hash, read_json
 from pixeltraj.grid import Grid
+from pixeltraj.guidance import Condition, Guidance
+from pixeltraj.prompt import PromptKind, worded
+from pixeltraj.state_encoder import StateEncoder
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 """What diffusers writes and reads."""
 CONV_IN_FILE = "conv_in.safetensors"
 """The first convolution of a widened base; without it the condition would be ignored in silence."""
+STATE_FILE = "state_encoder.safetensors"
+"""The state encoder as it was fine-tuned; without it the generator takes no states."""
 CONFIG_FILE = "pixeltraj.json"
 """Beside it: base, k, task, how it was made."""
+
+
+UNGUIDED = Guidance()
 
 
 class Generator:
     """Conditions in, latents of a grid out. Shapes: B batch, h, w = latents of the grid, L, D = text."""
 
-    def __init__(self, base: Base, k: int, identity: str, lengths: tuple[int, ...] | None = None) -> None:
-        """lengths: all k that it was trained for; k alone if not given."""
+    def __init__(
+        self,
+        base: Base,
+        k: int,
+        identity: str,
+        lengths: tuple[int, ...] | None = None,
+        prompt: PromptKind = "language",
+    ) -> None:
+        """lengths: all k that it was trained for; k alone if not given. prompt: what it is told of the task."""
         self.base, self.k, self.grid = base, k, Grid(k)
-        self.identity = identity
+        self.identity, self.prompt = identity, prompt
         self.lengths = lengths or (k,)
         self._scheduler_config = dict(base.noise_scheduler.config)
 
@@ -41,16 +56,19 @@ class Generator:
         if lora is None:
             return cls(base, base.lengths[0], base.identity, base.lengths).at(k)
         config = read_json(lora / CONFIG_FILE, "fine-tuned LoRA")
-        if not isinstance(config["k"], list):
+        if not isinstance(config["k"], list) or "prompt" not in config:
             raise PixeltrajError(f"the LoRA in {lora} was written by an older pixeltraj; fine-tune again")
         if config["base"] != base.identity:
             raise PixeltrajError(
                 f"the LoRA in {lora} was trained on the base {config['base']} ({config['base_path']}), this is "
                 f"{base.identity} ({base.path}); give that one with --base or fine-tune again"
             )
-        files = [path for name in (LORA_FILE, CONV_IN_FILE) if (path := lora / name).is_file()]
-        generator = cls(base, config["k"][0], f"{base.identity}+{file_hash(*files)}", tuple(config["k"])).at(k)
+        files = [path for name in (LORA_FILE, CONV_IN_FILE, STATE_FILE) if (path := lora / name).is_file()]
+        identity = f"{base.identity}+{file_hash(*files)}"
+        generator = cls(base, config["k"][0], identity, tuple(config["k"]), config["prompt"]).at(k)
         load_lora(base, lora)
+        base.unet.fuse_lora()  # one set of weights: every pass would pay for two
+        base.unet.unload_lora()
         return generator
 
     def at(self, k: int | None) -> "Generator":
@@ -61,7 +79,7 @@ class Generator:
         if k not in self.lengths:
             trained = ", ".join(map(str, self.lengths))
             raise PixeltrajError(f"this generator was trained for k={trained}, not k={k}: fine-tune it with --k {k}")
-        return Generator(self.base, k, self.identity, self.lengths)
+        return Generator(self.base, k, self.identity, self.lengths, self.prompt)
 
     @property
     def unet(self) -> UNet2DConditionModel:
@@ -70,8 +88,16 @@ class Generator:
     def predict(self, noisy: Tensor, timestep: Tensor, first: Tensor, embedding: Tensor) -> Tensor:
         """The U-Net's output (B, 4, h, w) for noisy (B, 4, h, w), timestep (B,), first (B, 4, 12, 12), embedding
         (B, L, D). The condition is unscaled, as InstructPix2Pix has it."""
-        condition = self.grid.repeat(first) / self.base.vae.config.scaling_factor
+        condition = self.grid.condition(first / self.base.vae.config.scaling_factor)
         return self.base.unet(torch.cat([noisy, condition], dim=1), timestep, embedding).sample
+
+    def embed(self, prompts: list[str], states: Tensor | None = None) -> Tensor:
+        """(B, L, D) what the U-Net's cross-attention reads: the prompts, worded as this generator knows them, and
+        behind them the tokens of states (B, S), where it takes any."""
+        words = self.base.embed([worded(prompt, self.prompt) for prompt in prompts])
+        if states is None or self.base.state_encoder is None:
+            return words
+        return torch.cat([words, self.base.state_encoder(states.to(words.device))], dim=1)
 
     @torch.no_grad()
     def sample(
@@ -80,22 +106,38 @@ class Generator:
         prompts: list[str],
         generator: torch.Generator,
         num_inference_steps: int = 10,
+        states: Tensor | None = None,
+        guidance: Guidance = UNGUIDED,
     ) -> Tensor:
         """(B, 4, h, w) latents of imagined grids that begin with the frames first (B, 4, 12, 12).
 
-        DPM-Solver++, second order. The same generator state gives the same bytes on one machine.
+        states: (B, S) float32, in which they were seen. DPM-Solver++, second order. The same generator state gives
+        the same bytes on one machine.
         """
         scheduler = DPMSolverMultistepScheduler.from_config(self._scheduler_config, timestep_spacing="trailing")
         scheduler.set_timesteps(num_inference_steps)
-        embedding = self.base.embed(prompts)
+        takes_states = states is not None and self.base.state_encoder is not None
+        passes = [
+            (factor, *self._conditions(condition, first, prompts, states))
+            for condition, factor in guidance.passes(takes_states).items()
+        ]
         noise = torch.randn(self.grid.repeat(first).shape, generator=generator)
         latents = noise * scheduler.init_noise_sigma
         for timestep in scheduler.timesteps:
-            scaled = scheduler.scale_model_input(latents, timestep)
-            with torch.autocast(first.device.type, torch.bfloat16):
-                output = self.predict(scaled, timestep.expand(len(first)), first, embedding)
-            latents = scheduler.step(output.float(), timestep, latents).prev_sample
+            scaled, at = scheduler.scale_model_input(latents, timestep), timestep.expand(len(first))
+            output = torch.zeros_like(latents)
+            for factor, seen, embedding in passes:
+                with torch.autocast(first.device.type, torch.bfloat16):
+                    output += factor * self.predict(scaled, at, seen, embedding).float()
+            latents = scheduler.step(output, timestep, latents).prev_sample
         return latents
+
+    def _conditions(
+        self, condition: Condition, first: Tensor, prompts: list[str], states: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        seen = first if condition.frame else torch.zeros_like(first)
+        words = prompts if condition.prompt else [""] * len(prompts)
+        return seen, self.embed(words, states if condition.state else None)
 
 
 def load_lora(base: Base, folder: Path) -> None:
@@ -121,3 +163,20 @@ def load_lora(base: Base, folder: Path) -> None:
             raise PixeltrajError(f"{folder} lacks {CONV_IN_FILE}, without which {base.path} ignores the first frame")
         base.unet.conv_in.load_state_dict(load_file(folder / CONV_IN_FILE))
     base.unet.requires_grad_(False)
+    base.state_encoder = load_state_encoder(base, folder / STATE_FILE) if (folder / STATE_FILE).is_file() else None
+
+
+def make_state_encoder(base: Base) -> StateEncoder:
+    """An untrained one, of the shape of the base's own where it has one."""
+    if base.state_encoder is not None:
+        return StateEncoder(**{key: value for key, value in base.state_encoder.config.items() if key[0] != "_"})
+    return StateEncoder(base.unet.config.cross_attention_dim)
+
+
+def load_state_encoder(base: Base, path: Path) -> StateEncoder:
+    encoder = make_state_encoder(base)
+    try:
+        encoder.load_state_dict(load_file(path))
+    except RuntimeError as error:
+        raise PixeltrajError(f"{path} does not fit the base {base.path}: {error}") from error
+    return encoder.eval().requires_grad_(False)

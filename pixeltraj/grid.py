@@ -1,5 +1,6 @@
 """Grid: k frames laid out in one image, and cut out again."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,8 +64,21 @@ class Grid:
         return tiles.permute(0, 2, 4, 1, 3, 5).reshape(batch, self.k, channels, height // self.rows, width // COLUMNS)
 
     def repeat(self, first: Tensor) -> Tensor:
-        """(B, C, L, L) -> (B, C, R L, 5 L): the first frame's latents in every tile, the condition."""
+        """(B, C, L, L) -> (B, C, R L, 5 L): the first frame's latents in every tile."""
         return first.repeat(1, 1, self.rows, COLUMNS)
+
+    def condition(self, first: Tensor) -> Tensor:
+        """(B, 4, L, L) -> (B, 4, R L, 5 L): the same, and in each tile's top and bottom row of latents, where a frame
+        has only its margin, the tile's place in the grid: nothing else in a U-Net tells one tile from another."""
+        tiles = first[:, None].repeat(1, self.k, 1, 1, 1)
+        tiles[..., (0, -1), :] = self.marks().to(first)[None, :, :, None, None]
+        return self.join(tiles)
+
+    def marks(self) -> Tensor:
+        """(K, 4): cosine and sine of half a turn over the longest grid, and of a whole turn over a row."""
+        place = torch.arange(self.k)
+        along, across = math.pi * place / (LENGTHS[-1] - 1), 2 * math.pi * (place % COLUMNS) / COLUMNS
+        return torch.stack([along.cos(), along.sin(), across.cos(), across.sin()], dim=1)
 
 
 def to_tiles(frames: np.ndarray) -> Tensor:

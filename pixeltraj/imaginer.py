@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from pixeltraj.errors import PixeltrajError
-from pixeltraj.generator import Generator
+from pixeltraj.generator import UNGUIDED, Generator
 from pixeltraj.grid import to_frames
+from pixeltraj.guidance import Guidance
 from pixeltraj.pruner import prune
 from pixeltraj.task import Task
 from pixeltraj.trajectory import Trajectory
@@ -47,7 +48,8 @@ class Imaginer:
     """Batches of start states -> imagined trajectories that begin in exactly those states.
 
     num_inference_steps: denoising steps of the sampler; batch: grids of five frames that are denoised together, of
-    longer ones as many fewer; length: what chooses each grid's k; without it all have the generator's.
+    longer ones as many fewer; length: what chooses each grid's k; without it all have the generator's; guidance: how
+    strongly each condition steers.
     """
 
     def __init__(
@@ -57,10 +59,11 @@ class Imaginer:
         num_inference_steps: int = 8,
         batch: int = 16,
         length: Length | None = None,
+        guidance: Guidance = UNGUIDED,
     ) -> None:
         self.generator, self.decoder, self.length = generator, decoder, length
         self.lengths = length.lengths if length else (generator.k,)
-        self.num_inference_steps, self.batch = num_inference_steps, batch
+        self.num_inference_steps, self.batch, self.guidance = num_inference_steps, batch, guidance
         self.task = decoder.task
 
     @torch.no_grad()
@@ -102,7 +105,8 @@ class Imaginer:
     ) -> list[Trajectory]:
         base, grid = generator.base, generator.grid
         first = base.encode(np.stack([start.frame for start in starts]))
-        latents = generator.sample(first, prompts, rng, self.num_inference_steps)
+        seen = torch.from_numpy(states)
+        latents = generator.sample(first, prompts, rng, self.num_inference_steps, seen, self.guidance)
         trajectories = [prune(t, self.task) for t in self.decoder.decode(latents, first, prompts, states)]
         if frames:
             tiles = grid.split(latents)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from pixeltraj.column import CHUNK
+from pixeltraj.errors import PixeltrajError
 from pixeltraj.store import Store
 
 _RUN = 4
@@ -19,9 +20,30 @@ def padded_windows(frames: int, k: int) -> np.ndarray:
 
 
 def store_windows(store: Store, k: int, episodes: list[int]) -> np.ndarray:
-    """(W, k) rows of the store: all padded windows of the given episodes, in order."""
-    bounds = [(int(store.offsets[e]), int(store.offsets[e + 1])) for e in episodes]
-    return np.concatenate([start + padded_windows(stop - start, k) for start, stop in bounds])
+    """(W, k) rows of the store: all windows of the given episodes, in order.
+
+    Padded are episodes that came to an end. One that was only cut off would have gone on: its windows end with it,
+    or imagination would learn to stand still anywhere. (The paper pads all.)
+    """
+    over = store.read("terminations", 0, store.frame_count)
+    windows = []
+    for episode in episodes:
+        start, stop = int(store.offsets[episode]), int(store.offsets[episode + 1])
+        rows = padded_windows(stop - start, k)
+        ended = stop - start > 1 and bool(over[stop - 2])
+        windows.append(start + (rows if ended else rows[: max(0, stop - start - k + 1)]))
+    return np.concatenate(windows) if windows else np.empty((0, k), dtype=np.int64)
+
+
+def require_windows(store: Store, lengths: tuple[int, ...]) -> None:
+    """Raise PixeltrajError unless there are windows of each length to train on, and held out ones."""
+    for k in lengths:
+        for episodes, what in zip(store.split(), ("train on", "measure with")):
+            if not len(store_windows(store, k, episodes)):
+                raise PixeltrajError(
+                    f"{store.path} has no window of {k} frames to {what}: its episodes were cut off before they had as "
+                    f"many; collect longer ones (--max-steps) or leave out --k {k}"
+                )
 
 
 def pooled(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -18,9 +18,9 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session")
 def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """push-v3: five scripted episodes of twelve decisions, rendered. Do not write into it."""
+    """push-v3: five scripted episodes until they are solved, rendered. Do not write into it."""
     path = tmp_path_factory.mktemp("stores") / "push"
-    collect(CollectConfig("push-v3", path, episodes=5, max_steps=12))
+    collect(CollectConfig("push-v3", path, episodes=5))
     render(RenderConfig(path))
     return path
 

@@ -53,9 +53,9 @@ def test_a_base_of_somebody_else_may_be_tuned_to_any_length(base_path: Path) -> 
 
 
 def test_a_prompt_that_is_too_long_is_told_before_any_frame_is_encoded(base_path: Path, tmp_path: Path) -> None:
-    store = collect(CollectConfig("FrankaKitchen-v1", tmp_path / "kitchen", policy="random", episodes=5, max_steps=2))
+    store = collect(CollectConfig("FrankaKitchen-v1", tmp_path / "kitchen", policy="random", episodes=5, max_steps=5))
     render(RenderConfig(store.path))
     config = FinetuneConfig(store.path, tmp_path / "lora", str(base_path), steps=1, batch=1)
-    with pytest.raises(PixeltrajError, match=r"tokens, the text encoder of .* takes 24: give another --base"):
+    with pytest.raises(PixeltrajError, match=r"tokens, the text encoder of .* takes 32: give another --base"):
         finetune(config)
     assert not (store.path / "latents").exists() and not config.out.exists()

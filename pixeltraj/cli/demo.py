@@ -1,7 +1,7 @@
 """`pixeltraj demo`: every stage on one task, small, and a report of what came out.
 
 OUT/  demos/      store: scripted demonstrations, rendered        report.json  report.html
-      lora/       fine-tuned generator                            imagined.png  imagined.gif
+      lora/       fine-tuned generator                            imagined.png  imagined.gif  imagined.mp4
       decoder/    decoder                                         seconds.json  what each stage took
       imagined/   store: imagined trajectories                    eval/         the agent's runs
 """
@@ -92,7 +92,7 @@ def run(config: Config) -> None:
     clock.time("decoder", lambda: train(training))
     parts = ImagineConfig(decoder=out / "decoder", lora=out / "lora", base=config.base)
     imagining = imagine_command.Config(
-        **asdict(parts), task=config.task, source=demos, out=out / "imagined", n=config.imagined, seed=config.seed
+        **vars(parts), task=config.task, source=demos, out=out / "imagined", n=config.imagined, seed=config.seed
     )
     clock.time("imagine", lambda: time_imagination(imagining))
     clock.time("audit", lambda: write_json(out / "audit.json", run_audit(config)))

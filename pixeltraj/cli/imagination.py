@@ -10,7 +10,8 @@ import torch
 from pixeltraj.base import Base
 from pixeltraj.decode.decoder import Decoder
 from pixeltraj.errors import PixeltrajError
-from pixeltraj.generator import Generator
+from pixeltraj.generator import UNGUIDED, Generator
+from pixeltraj.guidance import Guidance
 from pixeltraj.imaginer import Imaginer, Start
 from pixeltraj.length import LengthEstimator
 from pixeltraj.render.backends import open_renderer
@@ -35,6 +36,8 @@ class ImagineConfig:
     """Folder that `pixeltraj length` wrote: each trajectory gets the k it needs; else all get --k."""
     num_inference_steps: int = 8
     """Denoising steps of the sampler."""
+    guidance: Guidance = UNGUIDED
+    """How strongly each condition steers; 1 is as trained."""
 
     def read(self) -> tuple[Imaginer, dict[str, Any] | None]:
         """The imaginer, and how the frames have to be drawn that it sets out from (None: not known)."""
@@ -44,7 +47,8 @@ class ImagineConfig:
         if length:
             for k in length.lengths:
                 decoder.readable(generator.at(k).k)
-        return Imaginer(generator, decoder, self.num_inference_steps, length=length), decoder.renderer
+        imaginer = Imaginer(generator, decoder, self.num_inference_steps, length=length, guidance=self.guidance)
+        return imaginer, decoder.renderer
 
     def __call__(self, task: Task) -> "Imagination":
         """What an experiment's process calls once; see `pixeltraj.eval.experiment`."""

@@ -80,7 +80,8 @@ def test_our_sampler_agrees_with_plain_diffusers(base_path: Path, lora: Path) ->
     latents = noise * pipeline.scheduler.init_noise_sigma
     embedding = generator.base.embed([PROMPT])
     for timestep in pipeline.scheduler.timesteps:
-        inputs = torch.cat([pipeline.scheduler.scale_model_input(latents, timestep), first.repeat(1, 1, 1, 5)], dim=1)
+        scaled = pipeline.scheduler.scale_model_input(latents, timestep)
+        inputs = torch.cat([scaled, generator.grid.condition(first)], dim=1)
         with torch.no_grad():
             output = pipeline.unet(inputs, timestep, embedding).sample
         latents = pipeline.scheduler.step(output, timestep, latents).prev_sample

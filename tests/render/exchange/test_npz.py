@@ -99,5 +99,5 @@ def test_the_commands(store: Store, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["export", str(store.path), "--format", "npz", "--out", file]) == 2
     assert "exists already" in capsys.readouterr().err
     assert main(["import", "push-v3", "--from", file, "--format", "npz", "--out", out, "--episodes", "4"]) == 0
-    assert f"4 episodes of push-v3, {52} states" in capsys.readouterr().out
+    assert f"4 episodes of push-v3, {store.offsets[4]} states" in capsys.readouterr().out
     assert len(Store.open(tmp_path / "store")) == 4
