@@ -1,5 +1,7 @@
 """`pixeltraj view RUN`, or `pixeltraj view --store STORE --decoder DIR`"""
 
+import sys
+import threading
 import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,17 +10,15 @@ from typing import Annotated
 import tyro
 
 from pixeltraj.cli.imagination import ImagineConfig
+from pixeltraj.cli.view_runs import STORES, Run, run_folders
 from pixeltraj.cli.view_server import ViewServer
-from pixeltraj.cli.viewer import Viewer
 from pixeltraj.errors import PixeltrajError
-from pixeltraj.files import read_json
-from pixeltraj.store import Store
 
 
 @dataclass(frozen=True)
 class Config:
     run: Annotated[Path | None, tyro.conf.Positional] = None
-    """Folder of `pixeltraj demo`: whatever is not given below is taken from it."""
+    """Folder of `pixeltraj demo`, whatever is not given below being taken from it; or a folder of such folders."""
     store: Path | None = None
     """A rendered store; its states are what can be imagined from."""
     decoder: Path | None = None
@@ -39,6 +39,9 @@ class Config:
 
 def run(config: Config) -> None:
     server = serve(config)
+    for name, one in server.runs.items():
+        if one.error:
+            print(f"{name} cannot be shown: {one.error}", file=sys.stderr)
     print(f"{server.url} shows what is imagined; Ctrl-C ends it", flush=True)
     if config.open:
         webbrowser.open(server.url)
@@ -51,45 +54,59 @@ def run(config: Config) -> None:
 
 
 def serve(config: Config) -> ViewServer:
-    """The page's server, bound but not yet answering. Raises PixeltrajError where parts are missing or do not fit."""
-    path, parts = find(config)
-    store = Store.open(path)
-    store.require_frames()
-    imaginer, wanted = parts.read()
-    if imaginer.task.name != store.task.name:
-        raise PixeltrajError(f"{parts.decoder} reads {imaginer.task.name}, {path} holds {store.task.name}")
-    if wanted and store.renderer != wanted:
-        raise PixeltrajError(
-            f"{path} was rendered with {store.renderer}, {parts.decoder} was trained on frames drawn with {wanted}: "
-            f"train the decoder on a store that is rendered like this one"
-        )
+    """The page's server, bound but not yet answering.
+
+    Raises PixeltrajError where parts of the one run are missing or do not fit, or where no run of several is usable.
+    """
+    runs = find(config)
+    if len(runs) == 1:
+        runs[0].open()
+    else:
+        for one in runs:
+            one.look()
+        if all(one.error for one in runs):
+            raise PixeltrajError(
+                f"none of the {len(runs)} runs in {config.run} can be shown; of {runs[0].name}: {runs[0].error}"
+            )
     try:
-        return ViewServer(Viewer(store, imaginer), config.port)
+        return ViewServer(runs, config.port)
     except (OSError, OverflowError) as error:
         raise PixeltrajError(f"nothing can be served on port {config.port} ({error}); give another --port") from error
 
 
-def find(config: Config) -> tuple[Path, ImagineConfig]:
-    """The store, and what the imaginer is put together from: what was given, else what the run's folder has."""
-    folder, base = config.run, config.base
+def find(config: Config) -> list[Run]:
+    """One run, of what was given and else of what its folder has; or those in a folder of several."""
+    if config.num_inference_steps < 1:
+        raise PixeltrajError(f"--num-inference-steps must be at least 1, not {config.num_inference_steps}")
+    folder, busy = config.run, threading.Lock()
+    if folder is None:
+        return [_one(config, None, busy)]
+    if not folder.is_dir():
+        raise PixeltrajError(f"there is no run at {folder}; `pixeltraj demo --out {folder}` makes one")
+    folders = run_folders(folder)
+    given = [f"--{name}" for name in ("store", "decoder", "lora", "length") if getattr(config, name)]
+    if given and folders in ([], [folder]):
+        return [_one(config, folder, busy)]
+    if given:
+        raise PixeltrajError(f"{folder} holds {len(folders)} runs, {given[0]} is for one: give that one's folder")
+    if not folders:
+        raise PixeltrajError(f"{folder} is no run and holds none; `pixeltraj demo --out {folder}` makes one")
+    return [_one(config, path, busy) for path in folders]
+
+
+def _one(config: Config, folder: Path | None, busy: threading.Lock) -> Run:
     store, decoder, lora, length = config.store, config.decoder, config.lora, config.length
     if folder is not None:
-        if not folder.is_dir():
-            raise PixeltrajError(f"there is no run at {folder}; `pixeltraj demo --out {folder}` makes one")
-        store = store or folder / "demos"
+        store = store or next(filter(None, (_there(folder / name) for name in STORES)), folder / STORES[0])
         decoder = decoder or folder / "decoder"
         lora = lora or _there(folder / "lora")
         length = length or _there(folder / "length")
-        if base is None and (about := _there(folder / "config.json")):
-            said = read_json(about, "demo").get("base", "None")  # a demo keeps its settings as text
-            base = None if said == "None" else said
     if store is None or decoder is None:
         lacks = " and ".join(name for name, part in (("--store", store), ("--decoder", decoder)) if part is None)
         raise PixeltrajError(f"give {lacks}, or the folder of a demo: `pixeltraj view runs/demo`")
-    steps = config.num_inference_steps
-    if steps < 1:
-        raise PixeltrajError(f"--num-inference-steps must be at least 1, not {steps}")
-    return store, ImagineConfig(decoder, lora, base, length=length, num_inference_steps=steps)
+    parts = ImagineConfig(decoder, lora, config.base, length=length, num_inference_steps=config.num_inference_steps)
+    path = folder or store
+    return Run(path.name or path.resolve().name, store, parts, busy, folder and folder / "config.json")
 
 
 def _there(path: Path) -> Path | None:

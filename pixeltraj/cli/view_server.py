@@ -1,22 +1,25 @@
 """ViewServer: the page of `pixeltraj view` and its JSON, for this machine only.
 
     GET  /                             the page
-    GET  /api/about                    task, prompt, lengths, episodes, keypoints, state
+    GET  /api/runs                     name, task and error of each run
+    GET  /api/about                    what can be chosen of a run: Viewer.about; the first time, it is loaded for this
     GET  /api/frame?episode=E&step=T   a PNG
-    POST /api/imagine                  {episode, step, seed, k, prompt} -> Viewer.imagine
+    POST /api/imagine                  {episode, step, seed, samples, k, prompt, guidance} -> Viewer.imagine
 
-Whatever cannot be done is answered with {"error": one line}.
+Where there are several runs, the last three name theirs: `run`. Whatever cannot be done is answered with
+{"error": one line}.
 """
 
 import json
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from pixeltraj.cli.view_runs import Run, line
 from pixeltraj.cli.viewer import Viewer, whole
 from pixeltraj.errors import PixeltrajError
 
@@ -33,10 +36,9 @@ Answer = tuple[str, bytes]  # content type, body
 class ViewServer(ThreadingHTTPServer):
     """Answers until it is shut down. Raises OSError where the port is taken."""
 
-    def __init__(self, viewer: Viewer, port: int = 0) -> None:
-        self.viewer = viewer
+    def __init__(self, runs: list[Run], port: int = 0) -> None:
+        self.runs = {run.name: run for run in runs}
         self.page = (files("pixeltraj.cli") / "view.html").read_bytes()
-        self.about = viewer.about()
         super().__init__(("127.0.0.1", port), _Handler)
 
     @property
@@ -48,7 +50,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: ViewServer
 
     def do_GET(self) -> None:
-        self._answer({"/": self._page, "/api/about": self._about, "/api/frame": self._frame})
+        self._answer({"/": self._page, "/api/runs": self._runs, "/api/about": self._about, "/api/frame": self._frame})
 
     def do_POST(self) -> None:
         self._answer({"/api/imagine": self._imagine})
@@ -68,20 +70,23 @@ class _Handler(BaseHTTPRequestHandler):
                 self._fail(400, str(error))
             except Exception as error:  # the page gets one line, the terminal the rest
                 traceback.print_exc(file=sys.stderr)
-                self._fail(500, f"this failed, and the terminal says where: {type(error).__name__}: {error}")
+                self._fail(500, f"this failed, and the terminal says where: {line(error)}")
             else:
                 self._send(200, kind, body)
 
     def _page(self) -> Answer:
         return "text/html; charset=utf-8", self.server.page
 
+    def _runs(self) -> Answer:
+        return _json({"runs": [{"name": r.name, "task": r.task, "error": r.error} for r in self.server.runs.values()]})
+
     def _about(self) -> Answer:
-        return _json(self.server.about)
+        return _json(self._viewer(self._query()).about())
 
     def _frame(self) -> Answer:
-        query = parse_qs(urlsplit(self.path).query)
-        asked = {name: _number(values[0]) for name, values in query.items()}
-        return "image/png", self.server.viewer.frame(whole(asked, "episode"), whole(asked, "step"))
+        query = self._query()
+        asked = {name: _number(value) for name, value in query.items()}
+        return "image/png", self._viewer(query).frame(whole(asked, "episode"), whole(asked, "step"))
 
     def _imagine(self) -> Answer:
         if self.headers.get_content_type() != "application/json":  # else any other page could post here
@@ -95,7 +100,18 @@ class _Handler(BaseHTTPRequestHandler):
             raise PixeltrajError(f"the request is not JSON: {error}") from error
         if not isinstance(asked, dict):
             raise PixeltrajError("the request must be a JSON object")
-        return _json(self.server.viewer.imagine(asked))
+        return _json(self._viewer(asked).imagine(asked))
+
+    def _query(self) -> dict[str, str]:
+        return {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
+
+    def _viewer(self, asked: Mapping[str, Any]) -> Viewer:
+        runs, name = self.server.runs, asked.get("run")
+        if name is None and len(runs) == 1:
+            name = next(iter(runs))
+        if not isinstance(name, str) or name not in runs:
+            raise PixeltrajError(f"there is no run {name!r}; there are {', '.join(runs)}")
+        return runs[name].open()
 
     def _fail(self, status: int, reason: str) -> None:
         self._send(status, *_json({"error": " ".join(reason.split())}))

@@ -5,6 +5,7 @@ import io
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 from pixeltraj.cli.imagine import continuation
 from pixeltraj.decode.decoder import Decoder
 from pixeltraj.errors import PixeltrajError
+from pixeltraj.guidance import Guidance
 from pixeltraj.imaginer import Imaginer, Start
 from pixeltraj.picture import COLOURS
 from pixeltraj.store import Store
@@ -22,20 +24,25 @@ from pixeltraj.trajectory import Trajectory
 
 LONGEST_PROMPT = 1000
 """Characters. The text encoder takes far fewer; this only keeps its complaint readable."""
+MOST_SAMPLES = 4
+"""Futures of one state that stand side by side."""
+STRONGEST_GUIDANCE = 20
+"""Far past anything that still looks like the task."""
 
 
 class Viewer:
-    """A store and an imaginer. One trajectory is imagined at a time; frames can be looked at meanwhile.
+    """A store and an imaginer. One thing is imagined at a time; frames can be looked at meanwhile.
 
     Every method raises PixeltrajError, in one line, on what cannot be done.
     """
 
-    def __init__(self, store: Store, imaginer: Imaginer) -> None:
+    def __init__(self, store: Store, imaginer: Imaginer, busy: threading.Lock) -> None:
+        """busy: held while something is imagined."""
         store.require_frames()
         self.store, self.imaginer = store, imaginer
         readable = imaginer.decoder.lengths if isinstance(imaginer.decoder, Decoder) else imaginer.generator.lengths
         self.lengths = sorted(set(imaginer.generator.lengths) & set(readable))
-        self._imagining, self._reading = threading.Lock(), threading.Lock()
+        self._busy, self._reading = busy, threading.Lock()
 
     def about(self) -> dict[str, Any]:
         """All that the page has to know before anything is imagined."""
@@ -44,6 +51,9 @@ class Viewer:
         return {
             "task": task.name,
             "prompt": task.prompt,
+            "prompt_kind": self.imaginer.generator.prompt,
+            "guidance": self.imaginer.guidance.prompt,
+            "samples": MOST_SAMPLES,
             "sparse": task.reward == "sparse",
             "action_size": task.action_size,
             "lengths": self.lengths,
@@ -66,12 +76,19 @@ class Viewer:
         return png(self._read("frames", row, row + 1)[0])
 
     def imagine(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """One imagined trajectory and what really followed.
+        """Imagined trajectories and what really followed.
 
-        asked: episode, step, seed; k, or None for what the length estimator proposes; prompt, or None for the
-        task's own words in that state.
+        asked: episode, step, seed; samples, how many futures are drawn from that seed, 1 if not given; k, or None for
+        what the length estimator proposes; prompt, or None for the task's own words in that state; guidance, how
+        strongly the prompt steers, or None for the imaginer's.
         """
         episode, step, seed = (whole(asked, name) for name in ("episode", "step", "seed"))
+        samples = whole(asked, "samples") if "samples" in asked else 1
+        if not 1 <= samples <= MOST_SAMPLES:
+            raise PixeltrajError(f"1 to {MOST_SAMPLES} samples can be shown, not {samples}")
+        if not 0 <= seed < 2**32:
+            raise PixeltrajError(f"the seed must be from 0 to {2**32 - 1}, not {seed}")
+        guidance = self._guidance(asked)
         prompt = asked.get("prompt")
         if not isinstance(prompt, str | None):
             raise PixeltrajError(f"the prompt must be a text, not {prompt!r}")
@@ -79,8 +96,6 @@ class Viewer:
             raise PixeltrajError(f"the prompt has {len(prompt)} characters, at most {LONGEST_PROMPT} are taken")
         if prompt is not None and any("\ud800" <= letter <= "\udfff" for letter in prompt):
             raise PixeltrajError("the prompt holds half a character (a lone surrogate); type it again")
-        if not 0 <= seed < 2**32:
-            raise PixeltrajError(f"the seed must be from 0 to {2**32 - 1}, not {seed}")
         row = self._row(episode, step)
         if step >= self.store.episodes[episode]["transitions"]:
             raise PixeltrajError(
@@ -88,25 +103,26 @@ class Viewer:
             )
         start = Start(self._read("states", row, row + 1)[0], self._read("frames", row, row + 1)[0])
         k = self._k(asked, start)
-        began = time.perf_counter()
-        with self._imagining:
-            imaginer = Imaginer(self.imaginer.generator.at(k), self.imaginer.decoder, self.imaginer.num_inference_steps)
-            rng = torch.Generator().manual_seed(seed)
-            prompts = None if prompt is None else [prompt]
-            (imagined,) = imaginer.imagine([start], rng, frames=True, prompts=prompts)
-        seconds = time.perf_counter() - began
-        imagined.origin = {"episode": episode, "step": step}
+        with self._busy:
+            began = time.perf_counter()
+            parts = self.imaginer
+            imaginer = Imaginer(parts.generator.at(k), parts.decoder, parts.num_inference_steps, guidance=guidance)
+            prompts, rng = None if prompt is None else [prompt] * samples, torch.Generator().manual_seed(seed)
+            imagined = imaginer.imagine([start] * samples, rng, frames=True, prompts=prompts)
+            seconds = time.perf_counter() - began
+        imagined[0].origin = {"episode": episode, "step": step}
         with self._reading:
-            real = continuation(self.store, imagined, k)
+            real = continuation(self.store, imagined[0], k)
         task = self.store.task
         return {
             "episode": episode,
             "step": step,
             "seed": seed,
             "k": k,
+            "guidance": guidance.prompt,
             "prompt": task.prompt_of(start.state) if prompt is None else prompt,
             "seconds": round(seconds, 2),
-            "imagined": shown(imagined, task),
+            "imagined": [shown(trajectory, task) for trajectory in imagined],
             "real": shown(real, task),
         }
 
@@ -119,6 +135,14 @@ class Viewer:
             trained = ", ".join(map(str, self.lengths))
             raise PixeltrajError(f"this generator was trained for k={trained}, not k={k}: choose one of these")
         return k
+
+    def _guidance(self, asked: Mapping[str, Any]) -> Guidance:
+        scale = asked.get("guidance")
+        if scale is None:
+            return self.imaginer.guidance
+        if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 <= scale <= STRONGEST_GUIDANCE:
+            raise PixeltrajError(f"guidance must be a number from 0 to {STRONGEST_GUIDANCE}, not {scale!r}")
+        return replace(self.imaginer.guidance, prompt=float(scale))
 
     def _row(self, episode: int, step: int) -> int:
         if not 0 <= episode < len(self.store):

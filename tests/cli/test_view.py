@@ -4,13 +4,7 @@ import base64
 import http.client
 import io
 import json
-import os
-import select
-import shutil
-import subprocess
-import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,31 +14,15 @@ from PIL import Image
 
 from pixeltraj.cli.view import Config, find, serve
 from pixeltraj.cli.view_server import ViewServer
-from pixeltraj.decode.train import TrainConfig, train
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.store import Store
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ASKED = {"episode": 4, "step": 3, "seed": 1, "k": 5}
 
 
 @pytest.fixture(scope="module")
-def decoder_path(store_path: Path, base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("decoders") / "decoder"
-    train(TrainConfig(store_path, folder, str(base_path), k=(5,), steps=2, head_steps=2))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def server(store_path: Path, base_path: Path, decoder_path: Path) -> Iterator[ViewServer]:
-    config = Config(store=store_path, decoder=decoder_path, base=str(base_path), num_inference_steps=2)
-    server = serve(config)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def server(store_path: Path, base_path: Path, decoder_path: Path, served: Callable[[Config], ViewServer]) -> ViewServer:
+    return served(Config(store=store_path, decoder=decoder_path, base=str(base_path), num_inference_steps=2))
 
 
 def ask(server: ViewServer, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
@@ -92,7 +70,7 @@ def test_a_frame_is_the_stores(server: ViewServer, store: Store) -> None:
 def test_imagines_from_the_state_and_tells_what_really_followed(server: ViewServer, store: Store) -> None:
     status, said = imagine(server)
     assert status == 200
-    imagined, real = said["imagined"], said["real"]
+    (imagined,), real = said["imagined"], said["real"]
     whole = store.trajectory(4)
     assert whole.frames is not None
     assert np.allclose(real["states"], whole.states[3:8], atol=1e-6)
@@ -110,12 +88,37 @@ def test_imagines_from_the_state_and_tells_what_really_followed(server: ViewServ
 
 def test_the_seed_and_the_prompt_decide(server: ViewServer, store: Store) -> None:
     first, again, other, words, own = (
-        imagine(server, **changes)[1]["imagined"]["frames"]
+        imagine(server, **changes)[1]["imagined"][0]["frames"]
         for changes in ({}, {}, {"seed": 2}, {"prompt": "the red red red puck"}, {"prompt": store.task.prompt})
     )
     assert first == again == own
     assert first[1:] != other[1:]
     assert first[1:] != words[1:]
+
+
+def test_samples_are_different_futures_of_one_state(server: ViewServer) -> None:
+    first, again = (imagine(server, samples=3)[1]["imagined"] for _ in range(2))
+    assert first == again
+    assert len(first) == 3
+    assert all(part["frames"][0] == first[0]["frames"][0] for part in first)
+    assert len({part["frames"][1] for part in first}) == 3
+
+
+def test_guidance_steers_by_the_prompt(server: ViewServer) -> None:
+    plain, one, none, other, strong = (
+        imagine(server, **changes)[1]["imagined"][0]["frames"]
+        for changes in (
+            {},
+            {"guidance": 1},
+            {"guidance": 0},
+            {"guidance": 0, "prompt": "the red red red puck"},
+            {"guidance": 7.5},
+        )
+    )
+    assert plain == one
+    assert none == other  # at 0 nothing is left of the words
+    assert plain[1:] != none[1:]
+    assert plain[1:] != strong[1:]
 
 
 @pytest.mark.parametrize(
@@ -130,9 +133,14 @@ def test_the_seed_and_the_prompt_decide(server: ViewServer, store: Store) -> Non
         ({"episode": 5}, "episodes 0 to 4"),
         ({"episode": True}, "whole number"),
         ({"step": -1}, "has steps 0 to"),
-        ({"step": 12}, "nothing follows"),
         ({"seed": -1}, "seed"),
         ({"seed": 1.5}, "whole number"),
+        ({"samples": 0}, "1 to 4 samples"),
+        ({"samples": 5}, "1 to 4 samples"),
+        ({"seed": 2**32}, "seed"),
+        ({"guidance": -1}, "guidance must be a number from 0"),
+        ({"guidance": float("nan")}, "guidance must be a number from 0"),
+        ({"guidance": "1"}, "guidance must be a number from 0"),
     ],
 )
 def test_what_cannot_be_imagined_is_said_in_one_line(
@@ -142,6 +150,12 @@ def test_what_cannot_be_imagined_is_said_in_one_line(
     assert status == 400
     assert reason in said["error"]
     assert "\n" not in said["error"]
+
+
+def test_nothing_follows_the_last_state(server: ViewServer, store: Store) -> None:
+    last = store.episodes[4]["transitions"]
+    assert "nothing follows" in imagine(server, step=last)[1]["error"]
+    assert imagine(server, step=last - 1)[0] == 200
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b"null", b" " * 70_000])
@@ -167,10 +181,12 @@ def test_the_page_needs_nothing_from_elsewhere(server: ViewServer) -> None:
 def test_a_run_folder_has_all_parts(tmp_path: Path) -> None:
     (tmp_path / "lora").mkdir()
     (tmp_path / "config.json").write_text(json.dumps({"base": "a/base"}))
-    store, parts = find(Config(tmp_path))
-    assert (store, parts.decoder, parts.lora) == (tmp_path / "demos", tmp_path / "decoder", tmp_path / "lora")
+    (run,) = find(Config(tmp_path))
+    parts = run.whole_parts()
+    assert (run.store, parts.decoder, parts.lora) == (tmp_path / "demos", tmp_path / "decoder", tmp_path / "lora")
     assert (parts.base, parts.length) == ("a/base", None)
-    assert find(Config(tmp_path, store=Path("other"), base="my/base"))[0] == Path("other")
+    (other,) = find(Config(tmp_path, store=Path("other"), base="my/base"))
+    assert (other.store, other.whole_parts().base) == (Path("other"), "my/base")
 
 
 def test_what_is_missing_is_named(tmp_path: Path, server: ViewServer, store_path: Path, decoder_path: Path) -> None:
@@ -182,93 +198,12 @@ def test_what_is_missing_is_named(tmp_path: Path, server: ViewServer, store_path
         serve(Config(store=store_path, decoder=decoder_path))
 
 
-class Chromium:
-    """A headless browser that is driven through a pipe, as its --remote-debugging-pipe has it: JSON and a zero byte."""
-
-    SECONDS = 60
-
-    def __init__(self, folder: Path, url: str) -> None:
-        assert CHROMIUM
-        its_input, self.output = os.pipe()
-        self.input, its_output = os.pipe()
-        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-        flags += ["--remote-debugging-pipe", f"--user-data-dir={folder}", "--window-size=1280,800", "about:blank"]
-        script = f'exec "$@" 3<&{its_input} 4>&{its_output}'  # the browser reads 3 and writes 4
-        self.process = subprocess.Popen(
-            ["bash", "-c", script, "bash", CHROMIUM, *flags],
-            pass_fds=(its_input, its_output),
-            stderr=subprocess.DEVNULL,
-        )
-        os.close(its_input)
-        os.close(its_output)
-        self.count, self.read, self.session = 0, b"", None
-        target = self.send("Target.createTarget", url=url)["targetId"]
-        self.session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        self.send("Page.bringToFront")
-
-    def send(self, method: str, **params: object) -> dict[str, Any]:
-        self.count += 1
-        message = {"id": self.count, "method": method, "params": params}
-        message |= {"sessionId": self.session} if self.session else {}
-        os.write(self.output, json.dumps(message).encode() + b"\0")
-        while (answer := self.receive()).get("id") != self.count:
-            pass
-        assert "error" not in answer, answer
-        return answer["result"]
-
-    def receive(self) -> dict[str, Any]:
-        while b"\0" not in self.read:
-            assert select.select([self.input], [], [], self.SECONDS)[0], "the browser does not answer"
-            more = os.read(self.input, 1 << 20)
-            assert more, "the browser ended"
-            self.read += more
-        message, self.read = self.read.split(b"\0", 1)
-        return json.loads(message)
-
-    def __call__(self, script: str) -> Any:
-        """The value of an expression in the page."""
-        said = self.send("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in said, said
-        return said["result"].get("value")
-
-    def wait(self, script: str) -> None:
-        for _ in range(20 * self.SECONDS):
-            if self(script):
-                return
-            time.sleep(0.05)
-        raise AssertionError(f"never became true: {script}")
-
-    def press(self, key: str, text: str = "") -> None:
-        self.send("Input.dispatchKeyEvent", type="keyDown", key=key, text=text)
-        self.send("Input.dispatchKeyEvent", type="keyUp", key=key)
-
-    def click(self, selector: str) -> None:
-        self(f"document.querySelector('{selector}').scrollIntoView()")
-        x, y = self(MIDDLE.format(selector))
-        for kind in ("mousePressed", "mouseReleased"):
-            self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
-
-    def close(self) -> None:
-        self.session = None
-        self.send("Browser.close")
-        self.process.wait(self.SECONDS)
-        os.close(self.output)
-        os.close(self.input)
-
-
 @pytest.fixture
-def page(server: ViewServer, tmp_path: Path) -> Iterator[Chromium]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium is installed here: nothing can open the page")
-    browser = Chromium(tmp_path / "profile", f"{server.url}#episode=4&step=3&seed=1&k=5")
-    try:
-        yield browser
-    finally:
-        browser.close()
+def page(server: ViewServer, browse: Callable[[str], Any]) -> Any:
+    return browse(f"{server.url}#episode=4&step=3&seed=1&k=5")
 
 
 STATE = "document.querySelector('main')?.dataset.state"
-MIDDLE = "(b => [b.x + b.width / 2, b.y + b.height / 2])(document.querySelector('{}').getBoundingClientRect())"
 CIRCLES = "[...document.querySelectorAll('#{} circle:has(title)')].map(c => [c.cx.baseVal.value, c.cy.baseVal.value])"
 TABLE = "[...document.querySelectorAll('tbody tr')].map(r => [...r.children].map(c => c.firstChild.data))"
 
@@ -277,13 +212,14 @@ def figures(values: list[float]) -> list[str]:
     return [f"{value:.3f}".replace("-0.000", "0.000").replace("-", "\N{MINUS SIGN}") for value in values]
 
 
-def test_in_chromium_a_trajectory_is_imagined_and_looked_at(page: Chromium, server: ViewServer, store: Store) -> None:
+def test_in_chromium_a_trajectory_is_imagined_and_looked_at(page: Any, server: ViewServer, store: Store) -> None:
     said = imagine(server)[1]
-    imagined, real = said["imagined"], said["real"]
+    (imagined,), real = said["imagined"], said["real"]
     page.wait(f"{STATE} === 'waiting'")
     assert page("document.querySelector('#prompt').value") == store.task.prompt
     assert page("document.querySelector('#split').textContent") == "held out"
     page.wait("document.querySelector('#start img').naturalWidth === 84")
+    assert page("document.querySelector('#run').offsetParent === null"), "one run: nothing to pick"
 
     page.click("#go")
     page.wait(f"{STATE} === 'ready'")
@@ -294,7 +230,7 @@ def test_in_chromium_a_trajectory_is_imagined_and_looked_at(page: Chromium, serv
         assert page("document.querySelector('main').dataset.frame") == str(moment)
         table = page(TABLE)
         assert [row[0] for row in table] == [d.name.replace("_", " ") for d in store.task.state]
-        for side, part, column in (("imagined", imagined, 1), ("real", real, 2)):
+        for side, part, column in (("sample-0", imagined, 1), ("real", real, 2)):
             at = min(moment, len(part["frames"]) - 1)
             assert page(f"document.querySelector('#{side} img').src") == part["frames"][at]
             assert np.allclose(page(CIRCLES.format(side)), part["keypoints"][at], atol=0.01)
@@ -307,13 +243,36 @@ def test_in_chromium_a_trajectory_is_imagined_and_looked_at(page: Chromium, serv
     page.press("ArrowLeft")
     assert page("document.querySelector('main').dataset.frame") == str(last - 1)
     page.click("#marks")
-    assert page("document.querySelectorAll('#imagined circle').length") == 0
+    assert page("document.querySelectorAll('#sample-0 circle').length") == 0
     page.click("#dice")
     page.wait(f"{STATE} === 'ready' && result.seed !== 1")
     assert page("location.hash").endswith("&go")
 
 
-def test_in_chromium_what_cannot_be_done_is_one_line(page: Chromium) -> None:
+def test_in_chromium_samples_stand_side_by_side(page: Any, server: ViewServer) -> None:
+    samples = imagine(server, samples=4)[1]["imagined"]
+    page.wait(f"{STATE} === 'waiting'")
+    page("document.querySelector('#samples').value = '4'")
+    page.click("#go")
+    page.wait(f"{STATE} === 'ready'")
+    page.click("#play")
+    page("turn(1)")
+    for i, part in enumerate(samples):
+        at = min(1, len(part["frames"]) - 1)
+        assert page(f"document.querySelector('#sample-{i} img').src") == part["frames"][at]
+        assert np.allclose(page(CIRCLES.format(f"sample-{i}")), part["keypoints"][at], atol=0.01)
+    for choose in (lambda: page.click("#sample-2"), lambda: page.press("1"), lambda: page.press("3")):
+        choose()
+        chosen = page("which")
+        assert [row[1] for row in page(TABLE)] == figures(samples[chosen]["states"][1])
+    assert chosen == 2
+    states = np.array([part["states"][1] for part in samples])
+    assert [row[4] for row in page(TABLE)] == figures(np.ptp(states, axis=0).tolist())
+    assert page("document.querySelectorAll('#lines figure:first-child polyline').length") == 5
+    assert page("document.documentElement.scrollHeight <= innerHeight")
+
+
+def test_in_chromium_what_cannot_be_done_is_one_line(page: Any) -> None:
     page.wait(f"{STATE} === 'waiting'")
     page("document.querySelector('#prompt').value = 'push '.repeat(150)")
     page.click("#go")
