@@ -1,7 +1,7 @@
 """Picture: imagined trajectories with the keypoints that were decoded, above what really happened.
 
-A PNG with all frames of all examples, and beside it a GIF of the same. Discs are decoded keypoints, rings are
-true ones; a keypoint has one colour throughout.
+A PNG with all frames of all examples, and beside it a GIF and an MP4 of the same. Discs are decoded keypoints, rings
+are true ones; a keypoint has one colour throughout.
 """
 
 from collections.abc import Sequence
@@ -9,16 +9,18 @@ from functools import cache
 from itertools import zip_longest
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageColor, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 from pixeltraj.camera import FRAME_SIZE
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.files import write_whole
+from pixeltraj.film import write_gif, write_mp4
 from pixeltraj.grid import COLUMNS
 from pixeltraj.task import Task
 from pixeltraj.trajectory import Trajectory
 
+KINDS = (".png", ".gif", ".mp4")
+"""All of them are written, beside each other."""
 SCALE = 3
 """Every pixel of a frame becomes SCALE x SCALE."""
 CELL = SCALE * FRAME_SIZE
@@ -40,14 +42,13 @@ def draw(
     path: Path,
     milliseconds: int = 450,
 ) -> Path:
-    """Write the PNG to `path` and the GIF beside it; returns the GIF's path.
+    """Write the PNG, the GIF and the MP4: `path` is one of them, the others stand beside it. Returns the GIF's path.
 
     imagined, real: examples, all of which are drawn; real[i] goes on from the same state as imagined[i]. Frames
-    (T+1, 84, 84, 3) uint8 and keypoints (T+1, N, 3) of each; T may differ. milliseconds: each frame of the GIF.
-    Raises PixeltrajError where there is nothing to draw.
+    (T+1, 84, 84, 3) uint8 and keypoints (T+1, N, 3) of each; T may differ. milliseconds: each frame of GIF and MP4.
+    Raises PixeltrajError where there is nothing to draw, and where `path` is called otherwise.
     """
-    if path.suffix != ".png":
-        raise PixeltrajError(f"the picture {path} must be a .png")
+    require_kind(path)
     if not imagined:
         raise PixeltrajError("no imagined trajectories to draw; imagine at least one")
     if real is not None and len(real) != len(imagined):
@@ -56,11 +57,19 @@ def draw(
         raise PixeltrajError("a trajectory without frames cannot be drawn; render its store first")
     examples = [(a, b) for a, b in zip_longest(imagined, real or ())]
     longest = max(len(t.keypoints) for pair in examples for t in pair if t is not None)
-    write_whole(path, lambda beside: _sheet(examples, longest, task).save(beside, compress_level=4))
-    gif = path.with_suffix(".gif")
+    write_whole(path.with_suffix(".png"), lambda beside: _sheet(examples, longest, task).save(beside, compress_level=4))
+    gif, mp4 = path.with_suffix(".gif"), path.with_suffix(".mp4")
     moments = [_moment(examples, i, task) for i in range(longest)]
-    write_whole(gif, lambda beside: _save_gif(moments, beside, milliseconds))
+    kept = (*COLOURS, PAPER, PANEL, MUTED, INK, ACCENT)
+    write_whole(gif, lambda beside: write_gif(moments, beside, milliseconds, kept))
+    write_whole(mp4, lambda beside: write_mp4(moments, beside, milliseconds))
     return gif
+
+
+def require_kind(path: Path) -> None:
+    """Raises PixeltrajError where `draw` could not tell from `path` how to call what it writes."""
+    if path.suffix not in KINDS:
+        raise PixeltrajError(f"the picture {path} must be a .png, .gif or .mp4; all three are written")
 
 
 Example = tuple[Trajectory, Trajectory | None]
@@ -96,7 +105,7 @@ def _sheet(examples: list[Example], longest: int, task: Task) -> Image.Image:
 
 
 def _moment(examples: list[Example], step: int, task: Task) -> Image.Image:
-    """One frame of the GIF: every example at this step, the imagined frame beside the real one."""
+    """One frame of GIF and MP4: every example at this step, the imagined frame beside the real one."""
     both = examples[0][1] is not None
     pair = (1 + both) * (CELL + GAP) - GAP
     across = min(len(examples), 2 if both else 4)
@@ -115,22 +124,6 @@ def _moment(examples: list[Example], step: int, task: Task) -> Image.Image:
             pen.text((x + CELL / 2, top + TITLE / 2 - 2), label, colour, _font(18), anchor="mm")
             image.paste(_cell(trajectory, step, task, decoded=column == 0, hold=True), (x, top + TITLE))
     return image
-
-
-def _save_gif(moments: list[Image.Image], path: Path, milliseconds: int) -> None:
-    # One palette for all frames, or colours flicker: half of it by how common a colour is (smooth surfaces), half
-    # with every colour counting once (small bright objects), and the marks' own colours exactly.
-    pixels = np.concatenate([np.asarray(m)[::2, ::2].reshape(1, -1, 3) for m in moments], axis=1)
-    once = np.unique(pixels[0] & 0xF8 | 4, axis=0)[None]
-    kept = [value for c in (*COLOURS, PAPER, PANEL, MUTED, INK, ACCENT) for value in ImageColor.getrgb(c)]
-    half = (256 - len(kept) // 3) // 2
-    for array in (pixels, once):
-        kept += Image.fromarray(array).quantize(half, Image.Quantize.MEDIANCUT).getpalette() or []
-    palette = Image.new("P", (1, 1))
-    palette.putpalette(kept)
-    frames = [m.quantize(palette=palette, dither=Image.Dither.NONE) for m in moments]
-    pauses = [milliseconds] * (len(frames) - 1) + [3 * milliseconds]
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=pauses, loop=0, optimize=False)
 
 
 def _cell(trajectory: Trajectory | None, step: int, task: Task, decoded: bool, hold: bool = False) -> Image.Image:

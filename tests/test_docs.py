@@ -55,7 +55,7 @@ def run_commands(shell: str, base_path: Path, tmp_path: Path) -> None:
 def test_every_stage_of_the_readme_runs(base_path: Path, tmp_path: Path) -> None:
     run_commands(block(README, "stages"), base_path, tmp_path)
     runs = tmp_path / "runs"
-    for made in ("lora/pytorch_lora_weights.safetensors", "imagined.png", "imagined.gif", "eval/results.json"):
+    for made in ("lora/pytorch_lora_weights.safetensors", "imagined.png", "imagined.mp4", "eval/results.json"):
         assert (runs / made).stat().st_size > 0, made
 
 

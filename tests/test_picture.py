@@ -1,14 +1,16 @@
-"""The picture: marks where keypoints project to, blank cells after an early end, a GIF of the same."""
+"""The picture: marks where keypoints project to, blank cells after an early end, a GIF and an MP4 of the same."""
 
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
-from PIL import Image, ImageColor
+from PIL import Image, ImageColor, ImageSequence
 
 from pixeltraj import picture
 from pixeltraj.camera import FRAME_SIZE
 from pixeltraj.errors import PixeltrajError
+from pixeltraj.film import HOLD
 from pixeltraj.picture import CELL, COLOURS, GAP, GUTTER, MARGIN, SCALE, TITLE, draw
 from pixeltraj.task import Task
 from pixeltraj.tasks import get_task
@@ -101,14 +103,45 @@ def test_a_solved_step_is_marked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("imagined", "real"), [((4, 2), (4, 4)), ((2, 3), None), ((1, 1), (6, 2))])
-def test_the_gif_has_as_many_frames_as_the_longest(tmp_path: Path, imagined: tuple, real: tuple | None) -> None:
+def test_gif_and_mp4_have_as_many_frames_as_the_longest(tmp_path: Path, imagined: tuple, real: tuple | None) -> None:
     dreams = [trajectory(steps, PIXELS) for steps in imagined]
     truths = None if real is None else [trajectory(steps, PIXELS) for steps in real]
     path = draw(dreams, truths, TASK, tmp_path / "a.png")
     assert path == tmp_path / "a.gif"
+    frames = max(*imagined, *(real or ())) + 1
     with Image.open(path) as gif:
-        assert gif.n_frames == max(*imagined, *(real or ())) + 1
+        assert gif.n_frames == frames
         assert gif.info["loop"] == 0
+    with av.open(str(tmp_path / "a.mp4")) as film:
+        assert film.duration == 450_000 * (frames - 1 + HOLD)
+
+
+def test_gif_and_mp4_show_each_step_in_its_place(tmp_path: Path) -> None:
+    """The block that moves through the frames stands in every picture where it stood in its frame."""
+    moving = trajectory(4, np.tile([[-40.0, 300.0]], (5, 1)))
+    assert moving.frames is not None
+    for step, frame in enumerate(moving.frames):
+        frame[40:48, 16 * step : 16 * step + 8] = 30, 200, 60
+    with Image.open(draw([moving], [trajectory(4, PIXELS)], TASK, tmp_path / "a.png")) as gif:
+        shown = [np.asarray(picture.convert("RGB")) for picture in ImageSequence.Iterator(gif)]
+    with av.open(str(tmp_path / "a.mp4")) as film:
+        played = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+    top = shown[0].shape[0] - MARGIN - CELL
+    for step in range(5):
+        y, x = top + SCALE * 44, MARGIN + SCALE * (16 * step + 4)
+        for pictures in (shown, played):
+            assert np.abs(pictures[step][y, x].astype(int) - (30, 200, 60)).max() < 16
+            assert np.abs(pictures[step][y, x + SCALE * (8 if step < 4 else -16)].astype(int) - GREY).max() < 16
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.gif", "a.mp4"])
+def test_whichever_is_named_all_three_are_written(tmp_path: Path, name: str) -> None:
+    draw([trajectory(1, PIXELS)], None, TASK, tmp_path / name)
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "a.gif", "a.mp4"}
+    with Image.open(tmp_path / "a.png") as png, Image.open(tmp_path / "a.gif") as gif:
+        assert (png.format, gif.format) == ("PNG", "GIF")
+    with av.open(str(tmp_path / "a.mp4")) as film:
+        assert film.streams.video[0].codec_context.name == "h264"
 
 
 def test_long_trajectories_go_on_in_further_rows_of_five(tmp_path: Path) -> None:
@@ -121,7 +154,7 @@ def test_long_trajectories_go_on_in_further_rows_of_five(tmp_path: Path) -> None
 def test_equal_input_gives_equal_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         draw([trajectory(2, PIXELS)], [trajectory(3, PIXELS)], TASK, tmp_path / f"{name}.png")
-    for kind in ("png", "gif"):
+    for kind in ("png", "gif", "mp4"):
         assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
 
 

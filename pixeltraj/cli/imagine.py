@@ -1,7 +1,7 @@
 """`pixeltraj imagine TASK --from STORE --out STORE2 --decoder DIR`"""
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ from pixeltraj.cli.imagination import ImagineConfig
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.files import provenance
 from pixeltraj.imaginer import Imaginer, Start
-from pixeltraj.picture import draw
+from pixeltraj.picture import KINDS, draw, require_kind
 from pixeltraj.store import Store
 from pixeltraj.tasks import get_task
 from pixeltraj.trajectory import Trajectory
@@ -36,10 +36,12 @@ class Config(ImagineConfig):
     seed: int = 0
     """Of the choice of start states and of the noise."""
     show: Path | None = None
-    """A PNG of some of them beside what really followed; a GIF of the same name is written too."""
+    """A PNG, a GIF and an MP4 of some of them beside what really followed: name one, the others are called alike."""
 
 
 def run(config: Config) -> None:
+    if config.show:
+        require_kind(config.show)
     store, speed = imagine(config)
     print(
         f"{store.path}: {len(store)} imagined trajectories of {store.task.name}, "
@@ -50,7 +52,8 @@ def run(config: Config) -> None:
         k = max(store.attributes["provenance"]["k"])
         pairs = [(t, continuation(real, t, k)) for t in (store.trajectory(i) for i in shown(store))]
         draw([t for t, _ in pairs], [t for _, t in pairs], store.task, config.show)
-        print(f"{config.show} and {config.show.with_suffix('.gif')} show {len(pairs)} of them beside the real ones")
+        files = ", ".join(str(config.show.with_suffix(kind)) for kind in KINDS)
+        print(f"{files}: {len(pairs)} of them beside the real ones")
 
 
 def imagine(config: Config) -> tuple[Store, float]:
@@ -73,6 +76,7 @@ def imagine(config: Config) -> tuple[Store, float]:
         "generator": imaginer.generator.identity,
         "k": list(imaginer.lengths),
         "num_inference_steps": config.num_inference_steps,
+        "guidance": asdict(config.guidance),
         "seed": config.seed,
     }
     if config.out.exists():

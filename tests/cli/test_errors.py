@@ -41,6 +41,7 @@ BAD_INPUT = [
     ("collect coffee-push-v3 --out empty", "holds push-v3, not coffee-push-v3"),
     ("collect push-v3 --out file", "file is not a store"),
     ("collect push-v3 --out camera", "made with another camera of push-v3; collect it again"),
+    ("imagine push-v3 --from empty --decoder none --out new --show a.jpg", "must be a .png, .gif or .mp4"),
     ("render missing", "make one with `pixeltraj collect"),
     ("render empty", "is empty; fill it with `pixeltraj collect push-v3"),
     ("render future", "has schema 99, this pixeltraj reads 2: it is newer, update pixeltraj"),
