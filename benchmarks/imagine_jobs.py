@@ -1,0 +1,96 @@
+"""Stages, each in a process of its own with one thread, and each only once.
+
+OUT/stages/NAME.json    what a finished stage measured, and the seconds and CPU-seconds that it took
+OUT/logs/NAME.log       what it printed
+"""
+
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from tqdm import tqdm
+
+from benchmarks.imagine_config import Benchmark
+from pixeltraj.errors import PixeltrajError
+from pixeltraj.files import read_json, write_json
+
+POLL = 0.5  # seconds
+
+
+@dataclass(frozen=True)
+class Stage:
+    name: str
+    work: Callable[[Benchmark], dict[str, Any]]
+    """Does it, and returns what was measured, JSON-able."""
+    after: tuple[str, ...] = ()
+    """Stages that have to be finished."""
+
+
+def result(out: Path, name: str) -> Any:
+    """What a finished stage measured; None where it has not finished."""
+    path = out / "stages" / f"{name}.json"
+    return read_json(path, "stage") if path.exists() else None
+
+
+def run_stage(config: Benchmark, stage: Stage) -> None:
+    """In this process."""
+    began = time.perf_counter()
+    measured = stage.work(config)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    seconds = {"seconds": time.perf_counter() - began, "cpu_seconds": used.ru_utime + used.ru_stime}
+    write_json(config.out / "stages" / f"{stage.name}.json", measured | seconds)
+
+
+def run_stages(config: Benchmark, stages: list[Stage], module: str) -> None:
+    """All that are not finished, earlier ones of the list first; each is `python -m MODULE OUT NAME`.
+
+    Raises PixeltrajError where one fails, once those beside it have ended.
+    """
+    waiting = [stage for stage in stages if result(config.out, stage.name) is None]
+    finished = {stage.name for stage in stages} - {stage.name for stage in waiting}
+    running: dict[str, tuple[subprocess.Popen[bytes], IO[bytes]]] = {}
+    failed: list[str] = []
+    bar = tqdm(total=len(stages), initial=len(finished), desc="stages", unit="stage")
+    try:
+        while running or (waiting and not failed):
+            for stage in [s for s in waiting if set(s.after) <= finished and not failed]:
+                if len(running) < config.at_once:
+                    waiting.remove(stage)
+                    running[stage.name] = _start(config, stage.name, module)
+                    bar.set_postfix_str(", ".join(running))
+            if not running and waiting:
+                raise PixeltrajError(f"stages {[s.name for s in waiting]} wait for others that nothing makes")
+            time.sleep(POLL)
+            for name in [n for n, (process, _) in running.items() if process.poll() is not None]:
+                process, log = running.pop(name)
+                log.close()
+                if process.returncode or result(config.out, name) is None:
+                    failed.append(name)
+                else:
+                    finished.add(name)
+                    bar.update()
+    finally:
+        bar.close()
+        for process, log in running.values():  # interrupted
+            process.terminate()
+            process.wait()
+            log.close()
+    if failed:
+        path = config.out / "logs" / f"{failed[0]}.log"
+        lines = path.read_text(errors="replace").strip().splitlines() or ["it printed nothing"]
+        raise PixeltrajError(f"stage {failed[0]} failed ({lines[-1]}); all that it printed is in {path}")
+
+
+def _start(config: Benchmark, name: str, module: str) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
+    path = config.out / "logs" / f"{name}.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    log = path.open("wb")
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "LP_NUM_THREADS": "0"}
+    command = [sys.executable, "-m", module, str(config.out), name]
+    return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment), log
