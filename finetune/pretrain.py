@@ -46,7 +46,7 @@ class PretrainConfig:
     """Rendered stores; the mixture takes each task as often as any other."""
     out: Path
     """The base's folder."""
-    steps: int = 12000
+    steps: int = 10000
     """Training steps of U-Net and text encoder."""
     k: tuple[int, ...] = (5,)
     """Frames in a grid; of several, each step draws one."""

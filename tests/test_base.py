@@ -45,7 +45,7 @@ def test_a_tensor_that_does_not_fit_is_told(
 
 def test_the_embedded_base_says_what_it_was_trained_for() -> None:
     base = Base.load()
-    assert base.path == str(EMBEDDED) and base.lengths == (5,)
+    assert base.path == str(EMBEDDED) and base.lengths == (5, 10, 15, 20, 25)
 
 
 def test_a_base_of_somebody_else_may_be_tuned_to_any_length(base_path: Path) -> None:
