@@ -14,6 +14,7 @@ from pixeltraj.files import read_json
 from pixeltraj.finetune.train import FinetuneConfig, finetune
 from pixeltraj.generator import Generator
 from pixeltraj.imaginer import Imaginer, Start
+from pixeltraj.state_encoder import StateEncoder
 from pixeltraj.store import Store
 
 
@@ -59,6 +60,22 @@ def test_a_seed_gives_the_same_bytes_and_another_seed_another_future(imaginer: I
     first, again, other = (imaginer.imagine(starts(store, range(2)), seeded(s)) for s in (0, 0, 1))
     assert all(np.array_equal(a.states, b.states) for a, b in zip(first, again))
     assert any(a.states.shape != b.states.shape or not np.array_equal(a.states, b.states) for a, b in zip(first, other))
+
+
+def test_the_generator_is_told_what_a_frame_does_not_show(
+    imaginer: Imaginer, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = StateEncoder(imaginer.generator.unet.config.cross_attention_dim)
+    torch.nn.init.normal_(encoder.out.weight)
+    monkeypatch.setattr(imaginer.generator.base, "state_encoder", encoder.requires_grad_(False))
+    start = starts(store, range(1))[0]
+    faster = start.state.copy()
+    faster[store.task.indices(("previous_hand_x",))] += 0.1
+    one, other = (
+        imaginer.imagine([Start(state, start.frame)], seeded(0), frames=True)[0].frames
+        for state in (start.state, faster)
+    )
+    assert one is not None and other is not None and not np.array_equal(one[1], other[1])
 
 
 def test_states_and_frames_of_a_wrong_shape_are_refused(imaginer: Imaginer, store: Store) -> None:
