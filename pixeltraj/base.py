@@ -137,8 +137,8 @@ def resolve(path: str | None) -> Path:
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
         try:
-            wanted = [f"{part}/*" for part in PARTS]
-            folder = Path(snapshot_download(path, allow_patterns=["model_index.json", *wanted]))
+            wanted = [f"{part}/*" for part in (*PARTS, STATE_ENCODER)]
+            folder = Path(snapshot_download(path, allow_patterns=["model_index.json", PRETRAINING, *wanted]))
         except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
             raise PixeltrajError(f"the hub has no base {path!r} that can be reached from here ({error})") from error
     index = folder / "model_index.json"

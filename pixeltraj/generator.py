@@ -63,6 +63,8 @@ class Generator:
                 f"the LoRA in {lora} was trained on the base {config['base']} ({config['base_path']}), this is "
                 f"{base.identity} ({base.path}); give that one with --base or fine-tune again"
             )
+        if config["states"] and not (lora / STATE_FILE).is_file():
+            raise PixeltrajError(f"{lora} lacks {STATE_FILE}, without which the current state is ignored")
         files = [path for name in (LORA_FILE, CONV_IN_FILE, STATE_FILE) if (path := lora / name).is_file()]
         identity = f"{base.identity}+{file_hash(*files)}"
         generator = cls(base, config["k"][0], identity, tuple(config["k"]), config["prompt"]).at(k)

@@ -25,12 +25,11 @@ def store_windows(store: Store, k: int, episodes: list[int]) -> np.ndarray:
     Padded are episodes that came to an end. One that was only cut off would have gone on: its windows end with it,
     or imagination would learn to stand still anywhere. (The paper pads all.)
     """
-    over = store.read("terminations", 0, store.frame_count)
     windows = []
     for episode in episodes:
         start, stop = int(store.offsets[episode]), int(store.offsets[episode + 1])
         rows = padded_windows(stop - start, k)
-        ended = stop - start > 1 and bool(over[stop - 2])
+        ended = bool(store.read("terminations", start, stop)[:-1].any())
         windows.append(start + (rows if ended else rows[: max(0, stop - start - k + 1)]))
     return np.concatenate(windows) if windows else np.empty((0, k), dtype=np.int64)
 

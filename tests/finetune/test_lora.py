@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from pixeltraj.base import Base
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.finetune.train import FinetuneConfig, finetune
-from pixeltraj.generator import CONFIG_FILE, CONV_IN_FILE, LORA_FILE, Generator
+from pixeltraj.generator import CONFIG_FILE, CONV_IN_FILE, LORA_FILE, STATE_FILE, Generator
 from pixeltraj.grid import Grid
 from pixeltraj.store import Store
 
@@ -104,6 +104,14 @@ def test_a_lora_that_does_not_fit_is_refused(
         Generator.load(Base.load(str(base_path)), broken)
     save_file({n: t for n, t in tensors.items() if n != name}, broken / LORA_FILE)
     with pytest.raises(PixeltrajError):
+        Generator.load(Base.load(str(base_path)), broken)
+
+
+def test_a_lora_that_was_told_the_state_needs_its_encoder(base_path: Path, lora: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(lora, broken)
+    (broken / STATE_FILE).unlink()
+    with pytest.raises(PixeltrajError, match=r"lacks state_encoder\.safetensors"):
         Generator.load(Base.load(str(base_path)), broken)
 
 
