@@ -13,9 +13,9 @@ from tqdm import tqdm
 from benchmarks.imagine_blobs import BlobReader
 from pixeltraj.decode.decoder import Decoder, Reading
 from pixeltraj.decode.features import grid_features
-from pixeltraj.generator import UNGUIDED, Generator
+from pixeltraj.generator import Generator
 from pixeltraj.grid import COLUMNS, LATENT, Grid, to_frames
-from pixeltraj.guidance import Guidance
+from pixeltraj.guidance import UNGUIDED, Guidance
 from pixeltraj.latents import store_latents
 from pixeltraj.store import Store
 from pixeltraj.windows import store_windows

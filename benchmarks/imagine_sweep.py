@@ -28,8 +28,8 @@ from pixeltraj.cli import guarded
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.files import read_json, write_json, write_whole
 from pixeltraj.finetune.train import FinetuneConfig, finetune
-from pixeltraj.generator import UNGUIDED, Generator
-from pixeltraj.guidance import Guidance
+from pixeltraj.generator import Generator
+from pixeltraj.guidance import UNGUIDED, Guidance
 from pixeltraj.store import Store
 
 matplotlib.use("Agg")

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from pixeltraj.base import Base
 from pixeltraj.errors import PixeltrajError
-from pixeltraj.generator import UNGUIDED, Generator
-from pixeltraj.guidance import Guidance
+from pixeltraj.generator import Generator
+from pixeltraj.guidance import UNGUIDED, Guidance
 
 
 class Live:

@@ -11,7 +11,7 @@ from pixeltraj.base import Base
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.files import file_hash, read_json
 from pixeltraj.grid import Grid
-from pixeltraj.guidance import Condition, Guidance
+from pixeltraj.guidance import UNGUIDED, Condition, Guidance
 from pixeltraj.prompt import PromptKind, worded
 from pixeltraj.state_encoder import StateEncoder
 
@@ -23,9 +23,6 @@ STATE_FILE = "state_encoder.safetensors"
 """The state encoder as it was fine-tuned; without it the generator takes no states."""
 CONFIG_FILE = "pixeltraj.json"
 """Beside it: base, k, task, how it was made."""
-
-
-UNGUIDED = Guidance()
 
 
 class Generator:

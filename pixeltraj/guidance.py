@@ -47,3 +47,7 @@ class Guidance:
         ):
             factors[condition] = factors.get(condition, 0.0) + factor
         return {condition: factor for condition, factor in factors.items() if abs(factor) > 1e-9}
+
+
+UNGUIDED = Guidance()
+"""Every condition as it was trained: one forward pass a step."""

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from pixeltraj.errors import PixeltrajError
-from pixeltraj.generator import UNGUIDED, Generator
+from pixeltraj.generator import Generator
 from pixeltraj.grid import to_frames
-from pixeltraj.guidance import Guidance
+from pixeltraj.guidance import UNGUIDED, Guidance
 from pixeltraj.pruner import prune
 from pixeltraj.task import Task
 from pixeltraj.trajectory import Trajectory

@@ -10,8 +10,8 @@ import torch
 from pixeltraj.base import Base
 from pixeltraj.decode.decoder import Decoder
 from pixeltraj.errors import PixeltrajError
-from pixeltraj.generator import UNGUIDED, Generator
-from pixeltraj.guidance import Guidance
+from pixeltraj.generator import Generator
+from pixeltraj.guidance import UNGUIDED, Guidance
 from pixeltraj.imaginer import Imaginer, Start
 from pixeltraj.length import LengthEstimator
 from pixeltraj.render.backends import open_renderer
