@@ -26,7 +26,7 @@ from pixeltraj.finetune.loss import diffusion_loss, draw_length, grids, learning
 from pixeltraj.finetune.paraphrase import paraphrase, vocabulary
 from pixeltraj.finetune.text import WIDTH, make_text_encoder, make_tokenizer
 from pixeltraj.finetune.vae import VAEConfig, psnr, train_vae
-from pixeltraj.generator import Generator
+from pixeltraj.generator import Generator, make_state_encoder
 from pixeltraj.grid import LATENT, Grid
 from pixeltraj.latents import store_latents
 from pixeltraj.prompt import worded
@@ -46,6 +46,8 @@ class PretrainConfig:
     """Rendered stores; the mixture takes each task as often as any other."""
     out: Path
     """The base's folder."""
+    base: str | None = None
+    """A diffusers folder or hub id to go on from, with its VAE; from nothing if not given."""
     steps: int = 10000
     """Training steps of U-Net and text encoder."""
     k: tuple[int, ...] = (5,)
@@ -139,6 +141,15 @@ def pretrain(config: PretrainConfig) -> Base:
     stores = [Store.open(path) for path in config.stores]
     for store in stores:
         store.require_frames()
+    base = _taken_up(config, stores) if config.base else _begun(config, stores)
+    mixture = Mixture(stores, [store_latents(store, base) for store in stores], config.k)
+    step = _train(config, base, mixture)
+    _save(config, base, stores, step)
+    return Base.load(str(config.out))
+
+
+def _begun(config: PretrainConfig, stores: list[Store]) -> Base:
+    """A trained VAE; everything else as random weights."""
     if (config.out / "vae").is_dir():
         vae = AutoencoderKL.from_pretrained(config.out / "vae")
     else:
@@ -148,11 +159,16 @@ def pretrain(config: PretrainConfig) -> Base:
     text_encoder, unet = make_text_encoder(tokenizer), make_unet(config.channels, config.k[0])
     vae_identity = file_hash(*sorted((config.out / "vae").glob("*.safetensors")))
     parts = (vae, unet, text_encoder, tokenizer, make_noise_scheduler())
-    base = Base(str(config.out), *parts, "", vae_identity, state_encoder=StateEncoder(WIDTH))
-    mixture = Mixture(stores, [store_latents(store, base) for store in stores], config.k)
-    step = _train(config, base, mixture)
-    _save(config, base, stores, step)
-    return Base.load(str(config.out))
+    return Base(str(config.out), *parts, "", vae_identity, state_encoder=StateEncoder(WIDTH))
+
+
+def _taken_up(config: PretrainConfig, stores: list[Store]) -> Base:
+    base = Base.load(config.base)
+    base.embed(sorted({store.task.prompt for store in stores}))  # a prompt that is too long is told here
+    if base.state_encoder is None:
+        torch.manual_seed(config.seed)
+        base.state_encoder = make_state_encoder(base)
+    return base
 
 
 def _train(config: PretrainConfig, base: Base, mixture: Mixture) -> int:

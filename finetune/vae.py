@@ -112,8 +112,8 @@ def train_vae(config: VAEConfig, stores: list[Store], out: Path) -> AutoencoderK
         if (step + 1) % CHECKPOINT_EVERY == 0:
             checkpoint.save(step + 1, vae=vae.state_dict(), optimizer=optimizer.state_dict())
     whiten(vae, frames)
-    vae.save_pretrained(out / "vae")
-    return vae
+    vae.half().save_pretrained(out / "vae")  # as it will be shipped: latents belong to these very weights
+    return vae.float()
 
 
 def vae_loss(vae: AutoencoderKL, tiles: Tensor, weight: Tensor, step: int) -> Tensor:

@@ -73,6 +73,24 @@ def test_killed_pretraining_goes_on_and_ends_like_an_unbroken_one(
     assert Base.load(str(tmp_path / "base")).identity == Base.load(str(pretrained)).identity
 
 
+def test_a_base_that_is_taken_up_keeps_its_vae_and_learns_on(
+    store_path: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    before = Base.load(str(pretrained))
+    config = PretrainConfig((store_path,), tmp_path / "on", str(pretrained), steps=2, k=(5,), batch=2)
+    after = pretrain(config)
+    assert after.vae_identity == before.vae_identity and after.identity != before.identity
+    assert after.lengths == (5,) and tuple(after.unet.config.block_out_channels) == (8, 16)
+    near = [(a - b).abs().max() for a, b in zip(before.unet.parameters(), after.unet.parameters())]
+    assert 0 < max(near) < 0.01  # two steps away from where it was, not from nothing
+
+
+def test_a_taken_up_base_without_states_gets_their_encoder(store_path: Path, base_path: Path, tmp_path: Path) -> None:
+    assert Base.load(str(base_path)).state_encoder is None
+    after = pretrain(PretrainConfig((store_path,), tmp_path / "on", str(base_path), steps=1, batch=2))
+    assert after.state_encoder is not None
+
+
 def test_a_batch_has_states_as_long_as_the_longest_and_nothing_behind_shorter_ones(
     store_path: Path, tmp_path: Path
 ) -> None:
