@@ -26,7 +26,7 @@ import tyro
 from torch import Tensor
 
 from pixeltraj.base import Base
-from pixeltraj.cli.imagine import start_rows
+from pixeltraj.cli.starts import StoreStarts
 from pixeltraj.decode.decoder import Decoder
 from pixeltraj.decode.features import Windows, grid_features
 from pixeltraj.files import write_json
@@ -203,7 +203,7 @@ def read_imagined(
     decoder: Decoder, store: Store, k: int, n: int, seed: int, num_inference_steps: int = 4
 ) -> list[Read]:
     """n grids of k frames, imagined from states of held-out episodes."""
-    rows = [int(store.offsets[episode]) + step for episode, step in start_rows(store, n, seed)]
+    rows = [int(store.offsets[episode]) + step for episode, step in StoreStarts(store, seed).pairs(n)]
     starts = [Start(store.read("states", row, row + 1)[0], store.read("frames", row, row + 1)[0]) for row in rows]
     listener = Listener(decoder)
     imaginer = Imaginer(decoder.generator.at(decoder.readable(k)), listener, num_inference_steps)

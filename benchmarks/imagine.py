@@ -18,10 +18,10 @@ import torch
 import tyro
 
 from benchmarks.imagine_config import EPISODES_FROM, HELDOUT_TASKS, Benchmark
-from benchmarks.imagine_jobs import result, run_stages
 from benchmarks.imagine_pictures import draw_extremes
 from benchmarks.imagine_stages import stages, timed, unseen
 from benchmarks.imagine_table import table
+from benchmarks.jobs import result, run_stages
 from pixeltraj.base import Base
 from pixeltraj.cli import guarded
 from pixeltraj.files import provenance, write_json

@@ -11,9 +11,9 @@ from benchmarks.imagine_config import Benchmark
 from benchmarks.imagine_diversity import diversity
 from benchmarks.imagine_dynamics import dynamics
 from benchmarks.imagine_errors import one_for_all, pixel_errors
-from benchmarks.imagine_jobs import Stage, run_stage
 from benchmarks.imagine_quality import speed, vae
 from benchmarks.imagine_tuning import collected, decoding, tuned
+from benchmarks.jobs import Stage, run_stage
 from pixeltraj.cli import guarded
 
 

@@ -21,8 +21,8 @@ from tqdm import tqdm
 from benchmarks.imagine_config import Benchmark
 from benchmarks.imagine_errors import Reader, figures, shaped, windows
 from benchmarks.imagine_grids import imagined_grids
-from benchmarks.imagine_jobs import result
 from benchmarks.imagine_tuning import reader
+from benchmarks.jobs import result
 from pixeltraj.base import Base
 from pixeltraj.cli import guarded
 from pixeltraj.errors import PixeltrajError

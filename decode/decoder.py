@@ -24,7 +24,7 @@ from pixeltraj.task import Task
 from pixeltraj.tasks import get_task
 from pixeltraj.trajectory import Trajectory
 
-SCHEMA = 2
+SCHEMA = 3
 WEIGHTS, CONFIG = "decoder.safetensors", "config.json"
 BATCH = 32
 CARRY = 0.8
@@ -48,6 +48,9 @@ class Reading:
     """(B, K-1) float32"""
     terminations: np.ndarray
     """(B, K-1) bool"""
+    uncertainty: np.ndarray
+    """(B, K) float32, metres by which keypoints are expected to be misread along an axis, root mean square; 0 for
+    frame 0"""
 
 
 class Decoder:
@@ -105,7 +108,8 @@ class Decoder:
         pixels, pooled = self.heads.locate(features)
         keypoints = self.task.camera.unproject(pixels.cpu().numpy())
         shift = pin(self.task, keypoints[:, :1], starts)  # (B, 1, N, 3)
-        keypoints = carried(keypoints, shift)
+        refined, spread = self.heads.refined(torch.from_numpy(carried(keypoints, shift)).to(pooled), pooled)
+        keypoints = refined.cpu().numpy().astype(np.float64)
         states = torch.from_numpy(known_states(self.task, keypoints, starts)).to(pooled)
         states = self.heads.fill(states, pooled)
         actions, outcome = self.heads.act(states, pooled)
@@ -123,6 +127,7 @@ class Decoder:
             actions=actions.cpu().numpy(),
             rewards=rewards.cpu().numpy(),
             terminations=over.cpu().numpy(),
+            uncertainty=spread.square().mean(dim=-1).sqrt().cpu().numpy(),
         )
 
     def _cut(self, reading: Reading, row: int) -> Trajectory:
@@ -135,6 +140,7 @@ class Decoder:
             terminations=over[:steps],
             truncations=np.zeros(steps, dtype=bool),
             keypoints=reading.keypoints[row, : steps + 1],
+            uncertainty=reading.uncertainty[row, : steps + 1],
         )
         trajectory.check(self.task)
         return trajectory

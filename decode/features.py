@@ -24,6 +24,8 @@ TIMESTEP = 1
 BLOCKS = 2
 """Up blocks that are read, counted from the output."""
 BATCH = 16
+NOISED = (100, 500)
+"""Timesteps from which grids are reconstructed: late enough to be painted anew, too early to be imagined anew."""
 
 
 @torch.no_grad()
@@ -86,12 +88,14 @@ class Windows:
         episodes: list[int],
         generator: Generator,
         noise: float = 0.0,
+        reconstruct: bool = False,
         move: int = 0,
         stride: int = 1,
         seed: int = 0,
     ) -> "Windows":
         """Every `stride`th window of the episodes.
 
+        reconstruct: half noised, the grids are given to the generator to finish: they show the same, in its own hand.
         noise: each tile's latents get Gaussian noise of up to that deviation; imagined latents are never as
         clean as encoded ones. move: the frames of each episode are moved by up to so many pixels, edges
         repeated; where a small thing lies within a latent is what few episodes do not teach.
@@ -109,7 +113,7 @@ class Windows:
         real = np.diff(rows, axis=1) > 0
         steps = rows[:, :-1]
         return cls(
-            features=_features(latents, store, generator, noise, seed),
+            features=_features(latents, store, generator, noise, reconstruct, seed),
             states=states[rows],
             keypoints=keypoints[rows],
             actions=actions[steps],
@@ -131,13 +135,34 @@ def _latents(store: Store, generator: Generator, rows: np.ndarray, by: np.ndarra
     return latents[torch.from_numpy(place.reshape(rows.shape))]
 
 
-def _features(latents: Tensor, store: Store, generator: Generator, noise: float, seed: int) -> Tensor:
+def _features(
+    latents: Tensor, store: Store, generator: Generator, noise: float, reconstruct: bool, seed: int
+) -> Tensor:
     """(W, K, 4, L, L) -> (W, K, C, L, L) float16."""
     random = torch.Generator().manual_seed(seed)
     features: list[Tensor] = []
     for tiles in tqdm(latents.split(BATCH), desc=f"features {store.path.name}", unit="batch"):
         scale = noise * torch.rand((*tiles.shape[:2], 1, 1, 1), generator=random)
         noisy = tiles + scale * torch.randn(tiles.shape, generator=random)
-        prompts = [store.task.prompt] * len(tiles)
-        features.append(grid_features(generator, generator.grid.join(noisy), tiles[:, 0], prompts).half())
+        prompts, grids = [store.task.prompt] * len(tiles), generator.grid.join(noisy)
+        if reconstruct:
+            grids = reconstructed(generator, grids, tiles[:, 0], prompts, random)
+        features.append(grid_features(generator, grids, tiles[:, 0], prompts).half())
     return torch.cat(features)
+
+
+@torch.no_grad()
+def reconstructed(
+    generator: Generator, grids: Tensor, first: Tensor, prompts: list[str], random: torch.Generator
+) -> Tensor:
+    """grids (B, 4, h, w) -> the same, noised to a random timestep of NOISED and denoised by the generator at one go:
+    what is where stays, how it is painted becomes the generator's."""
+    schedule, (early, late) = generator.base.noise_scheduler, NOISED
+    timestep = torch.randint(early, late, (len(grids),), generator=random)
+    noisy = schedule.add_noise(grids, torch.randn(grids.shape, generator=random), timestep)
+    with torch.autocast(grids.device.type, torch.bfloat16):
+        output = generator.predict(noisy, timestep, first, generator.embed(prompts)).float()
+    kept = schedule.alphas_cumprod[timestep][:, None, None, None]
+    if schedule.config.prediction_type == "v_prediction":
+        return kept.sqrt() * noisy - (1 - kept).sqrt() * output
+    return (noisy - (1 - kept).sqrt() * output) / kept.sqrt()

@@ -5,7 +5,6 @@ Shapes: B batch, K frames, N keypoints, C channels, L = 12 latents a tile, S sta
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -120,21 +119,22 @@ def keypoint_loss(pixels: Tensor, heat: Tensor, target: Tensor, focal: float, de
     return functional.huber_loss(error, torch.zeros_like(error), delta=1.0) + 0.02 * entropy
 
 
-class TransitionHead(nn.Module):
+class WindowHead(nn.Module):
     """An MLP for one transition of a window, the same for each of them: it sees the frames around it."""
 
-    def __init__(self, config: HeadsConfig, outputs: int) -> None:
+    def __init__(self, config: HeadsConfig, values: int, outputs: int) -> None:
+        """values: how many there are of each frame."""
         super().__init__()
         seen = 16
         self.look = nn.Linear(config.channels, seen)
-        # of each frame in context: its state, the change to the next, its features, whether it is in the window
-        inputs = len(CONTEXT) * (2 * config.state + seen + 1)
+        # of each frame in context: its values, the change to the next, its features, whether it is in the window
+        inputs = len(CONTEXT) * (2 * values + seen + 1)
         self.mlp = nn.Sequential(nn.Linear(inputs, config.mlp), nn.SiLU(), nn.Linear(config.mlp, config.mlp), nn.SiLU())
         self.out = nn.Linear(config.mlp, outputs)
 
-    def forward(self, states: Tensor, changes: Tensor, pooled: Tensor) -> Tensor:
-        """states, changes (B, K, S) normalised, pooled (B, K, C) -> (B, K-1, outputs)."""
-        frames = torch.cat([states, changes, functional.silu(self.look(pooled))], dim=-1)
+    def forward(self, values: Tensor, changes: Tensor, pooled: Tensor) -> Tensor:
+        """values, changes (B, K, V) normalised, pooled (B, K, C) -> (B, K-1, outputs)."""
+        frames = torch.cat([values, changes, functional.silu(self.look(pooled))], dim=-1)
         k = frames.shape[1]
         place = torch.arange(k - 1, device=frames.device)[:, None] + torch.tensor(CONTEXT, device=frames.device)
         inside = ((place >= 0) & (place < k)).to(frames)[None, ..., None].expand(len(frames), -1, -1, -1)
@@ -149,6 +149,10 @@ class Heads(nn.Module):
     state_std: Tensor
     change_mean: Tensor
     change_std: Tensor
+    keypoint_mean: Tensor
+    keypoint_std: Tensor
+    misread: Tensor
+    """(N, 3) metres by which the keypoint head misses: what corrections are measured in."""
     reward_mean: Tensor
     reward_std: Tensor
     threshold: Tensor
@@ -157,13 +161,17 @@ class Heads(nn.Module):
         super().__init__()
         self.config = config
         self.keypoint = KeypointHead(config)
-        self.action = TransitionHead(config, config.actions)
-        self.outcome = TransitionHead(config, 1 if config.sparse else 2)
-        self.hidden = TransitionHead(config, len(config.hidden)) if config.hidden else None
-        for name in ("state_mean", "change_mean"):
-            self.register_buffer(name, torch.zeros(config.state))
-        for name in ("state_std", "change_std"):
-            self.register_buffer(name, torch.ones(config.state))
+        self.refine = WindowHead(config, 3 * config.keypoints, 4 * config.keypoints)
+        nn.init.zeros_(self.refine.out.weight)
+        nn.init.zeros_(self.refine.out.bias)
+        self.action = WindowHead(config, config.state, config.actions)
+        self.outcome = WindowHead(config, config.state, 1 if config.sparse else 2)
+        self.hidden = WindowHead(config, config.state, len(config.hidden)) if config.hidden else None
+        points = (config.keypoints, 3)
+        for kind, shape in (("state", (config.state,)), ("change", (config.state,)), ("keypoint", points)):
+            self.register_buffer(f"{kind}_mean", torch.zeros(shape))
+            self.register_buffer(f"{kind}_std", torch.ones(shape))
+        self.register_buffer("misread", torch.ones(points))
         self.register_buffer("reward_mean", torch.zeros(()))
         self.register_buffer("reward_std", torch.ones(()))
         self.register_buffer("threshold", torch.zeros(()))
@@ -172,9 +180,28 @@ class Heads(nn.Module):
     def locate(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(B, K, C, L, L) -> pixels (B, K, N, 3): column, row, depth; pooled features (B, K, C)."""
         tiles = features.flatten(0, 1)
-        pixels, _ = self.keypoint(tiles)
-        pooled = self.keypoint.normalise(tiles).mean(dim=(-2, -1))
-        return pixels.unflatten(0, features.shape[:2]), pooled.unflatten(0, features.shape[:2])
+        with torch.autocast(tiles.device.type, torch.bfloat16):  # as it was trained
+            pixels, _ = self.keypoint(tiles)
+        pooled = self.keypoint.normalise(tiles.mean(dim=(-2, -1), keepdim=True))[..., 0, 0]
+        return pixels.float().unflatten(0, features.shape[:2]), pooled.unflatten(0, features.shape[:2])
+
+    def refined(self, keypoints: Tensor, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """keypoints (B, K, N, 3) as each frame alone says, in metres -> what the whole window says: the same for
+        frame 0, which is known, and corrected after it; and their uncertainty (B, K, N), metres: the deviation that
+        is expected along each axis, 0 for frame 0.
+
+        A single view tells depth least; what lies on the table, how long a limb is, and that things move smoothly is
+        learned here.
+        """
+        flat = ((keypoints - self.keypoint_mean) / self.keypoint_std).clamp(-CLIP, CLIP).flatten(-2)
+        moved = torch.diff(keypoints, dim=1, append=keypoints[:, -1:]) / self.misread
+        told = self.refine(flat, moved.clamp(-2 * CLIP, 2 * CLIP).flatten(-2), pooled)
+        told = told.unflatten(-1, (self.config.keypoints, 4))
+        corrected = keypoints[:, 1:] + self.misread * told[..., :3].clamp(-CLIP, CLIP)
+        unit = self.misread.square().mean(dim=-1).sqrt()
+        spread = unit * told[..., 3].clamp(-CLIP, CLIP).exp()
+        known = torch.zeros_like(spread[:, :1])
+        return torch.cat([keypoints[:, :1], corrected], dim=1), torch.cat([known, spread], dim=1)
 
     def normalise(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """(B, K, S) -> the same and its change to the next frame, normalised and clipped."""
@@ -196,11 +223,7 @@ class Heads(nn.Module):
         return known
 
     def act(self, states: Tensor, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, K, S), (B, K, C) -> actions (B, K-1, A) in [-1, 1]; outcomes (B, K-1, 1 or 2), see `OUTCOME`."""
+        """(B, K, S), (B, K, C) -> actions (B, K-1, A) in [-1, 1]; outcomes (B, K-1, 1 or 2): of dense rewards the
+        reward first; last the logit of an end."""
         scaled, change = self.normalise(states)
         return torch.tanh(self.action(scaled, change, pooled)), self.outcome(scaled, change, pooled)
-
-
-def deviation(values: np.ndarray, floor: float) -> Tensor:
-    """Per last axis, never below `floor`."""
-    return torch.from_numpy(np.maximum(values.reshape(-1, values.shape[-1]).std(axis=0), floor)).float()

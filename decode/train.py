@@ -1,12 +1,12 @@
-"""Training of a decoder on the real frames of a store, and its errors on held-out ones.
+"""Training of a decoder on the real frames of a store, and on the same as the generator paints them.
 
-Two phases: first the keypoint head on single tiles; then, on the states it gives, all other heads.
+Two phases: first the keypoint head on single tiles; then, on the keypoints it gives, all other heads.
 """
 
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -20,12 +20,13 @@ from pixeltraj.checkpoint import Checkpoint
 from pixeltraj.decode.decoder import CONFIG, Decoder, carried, known_states, pin
 from pixeltraj.decode.features import Windows
 from pixeltraj.decode.heads import Heads, HeadsConfig, keypoint_loss
+from pixeltraj.decode.measurement import measure
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.files import provenance
 from pixeltraj.generator import Generator
 from pixeltraj.store import Store
 from pixeltraj.task import Task
-from pixeltraj.windows import require_windows
+from pixeltraj.windows import require_windows, store_windows
 
 CHECKPOINT_EVERY = 100
 PRECISION = 0.98
@@ -53,13 +54,17 @@ class TrainConfig:
     lr: float = 2e-3
     """Peak learning rate; a cosine to zero."""
     noise: float = 0.1
-    """Deviation of the noise that a second copy of the latents gets, which have deviation 1."""
+    """Deviation of the noise that a second copy of the latents gets, which have deviation 1, before the generator
+    reconstructs it."""
     move: int = 4
     """Pixels by which further copies of the frames are moved."""
     copies: int = 4
     """How many of them; each has every so-manieth window."""
-    jitter: float = 0.001
-    """Metres of noise on keypoints while the other heads train: held-out ones are read less well."""
+    windows: int = 2500
+    """Windows of each kind at most; of a larger store every second, third, ..."""
+    jitter: float = 1.0
+    """How much of another window's reading errors keypoints get while the other heads train: held-out ones are read
+    less well."""
     seed: int = 0
     """Of weights, noise and batches."""
 
@@ -84,12 +89,16 @@ def train_on(store: Store, generator: Generator, config: TrainConfig) -> Decoder
     require_windows(store, tuple(g.k for g in generators))
     checkpoint = Checkpoint(config.out / "train.checkpoint", asdict(config) | {"generator": generator.identity})
     step, states = checkpoint.load()
-    # Windows overlap: of longer ones as many fewer hold as many tiles.
-    clean = [Windows.read(store, training, g, stride=g.grid.rows, seed=config.seed) for g in generators]
-    noisy = [Windows.read(store, training, g, config.noise, stride=g.grid.rows, seed=config.seed) for g in generators]
+    every = -(-len(store_windows(store, generators[0].k, training)) // config.windows)
+    strides = [
+        every * g.grid.rows for g in generators
+    ]  # windows overlap: of longer ones as many fewer hold as many tiles
+    seed, noise, copies = config.seed, config.noise, config.copies
+    clean = [Windows.read(store, training, g, stride=n, seed=seed) for g, n in zip(generators, strides)]
+    noisy = [Windows.read(store, training, g, noise, True, 0, n, seed) for g, n in zip(generators, strides)]
     moved = [
-        Windows.read(store, training, generators[0], config.noise, config.move, config.copies, config.seed + i)
-        for i in range(1, config.copies + 1)
+        Windows.read(store, training, generators[0], noise, False, config.move, every * copies, seed + i)
+        for i in range(1, copies + 1)
     ]
     heads = make_heads(task, clean[0], config)
     total = config.steps + config.head_steps
@@ -126,11 +135,11 @@ def train_on(store: Store, generator: Generator, config: TrainConfig) -> Decoder
             kept = {f"optimizer of {name}": optimizer.state_dict() for name, optimizer in optimizers.items()}
             checkpoint.save(step + 1, heads=heads.state_dict(), **kept)
     behave = behave or [BehaviourPhase(task, [one, other], heads) for one, other in zip(clean, noisy)]
-    choose_threshold(heads, behave)
+    choose_threshold(heads, behave, config)
     decoder = Decoder(task, generator, heads, tuple(g.k for g in generators))
     span = np.ptp(clean[0].states.reshape(-1, task.state_size), axis=0)
     del clean, noisy, moved, locate, behave
-    metrics = [measure(decoder, Windows.read(store, heldout, g, stride=g.grid.rows), span) for g in generators]
+    metrics = [measure(decoder, Windows.read(store, heldout, g, stride=n), span) for g, n in zip(generators, strides)]
     decoder.about = {
         "metrics": metrics[0] | {"by_k": {str(g.k): one for g, one in zip(generators, metrics)}},
         "provenance": provenance(
@@ -172,6 +181,9 @@ def make_heads(task: Task, windows: Windows, config: TrainConfig) -> Heads:
     depth = task.camera.project(windows.keypoints)[..., 2].reshape(-1, len(task.keypoints))
     head.depth_mean.copy_(torch.from_numpy(depth.mean(axis=0)))
     head.depth_std.copy_(torch.from_numpy(depth.std(axis=0).clip(min=0.005)))
+    points = windows.keypoints.reshape(-1, *windows.keypoints.shape[2:])
+    heads.keypoint_mean.copy_(torch.from_numpy(points.mean(axis=0)))
+    heads.keypoint_std.copy_(torch.from_numpy(points.std(axis=0).clip(min=0.005)))
     states = windows.states.reshape(-1, task.state_size)
     change = np.diff(windows.states, axis=1)[windows.real]
     heads.state_mean.copy_(torch.from_numpy(states.mean(axis=0)))
@@ -228,6 +240,10 @@ class BehaviourPhase:
                 read = [heads.locate(part) for part in windows.features.split(32)]
             self.keypoints.append(task.camera.unproject(torch.cat([r[0] for r in read]).numpy()))
             self.pooled.append(torch.cat([r[1] for r in read]))
+        self.missed = [read - self.truth.keypoints for read in self.keypoints]
+        everywhere = np.concatenate([missed.reshape(-1, *missed.shape[2:]) for missed in self.missed])
+        heads.misread.copy_(torch.from_numpy(np.sqrt(np.square(everywhere).mean(axis=0)).clip(min=1e-4)))
+        self.points = torch.from_numpy(self.truth.keypoints)
         self.real = torch.from_numpy(self.truth.real)
         self.actions = torch.from_numpy(self.truth.actions)
         self.over = torch.from_numpy(self.truth.terminations).float()
@@ -240,22 +256,28 @@ class BehaviourPhase:
         positives = float(self.over.sum())
         return min(3.0, float(self.real.sum()) / max(positives, 1.0))
 
-    def corrected(self, copy: int, rows: np.ndarray, jitter: np.ndarray | float = 0.0) -> Tensor:
-        """(B, K, S) known states of some windows."""
+    def refined(self, copy: int, rows: np.ndarray, jitter: np.ndarray | float = 0.0) -> tuple[Tensor, Tensor]:
+        """Keypoints (B, K, N, 3) of some windows and their uncertainty (B, K, N), both in metres."""
         keypoints, starts = self.keypoints[copy][rows] + jitter, self.truth.states[rows, 0]
-        shift = pin(self.task, keypoints[:, :1], starts)
-        keypoints = carried(keypoints, shift)
-        return torch.from_numpy(known_states(self.task, keypoints, starts))
+        keypoints = carried(keypoints, pin(self.task, keypoints[:, :1], starts))
+        return self.heads.refined(torch.from_numpy(keypoints).float(), self.pooled[copy][rows])
+
+    def known(self, keypoints: Tensor, rows: np.ndarray) -> Tensor:
+        """(B, K, S) states of some windows as far as their keypoints tell."""
+        starts = self.truth.states[rows, 0]
+        return torch.from_numpy(known_states(self.task, keypoints.detach().numpy().astype(np.float64), starts))
 
     def loss(self, rng: np.random.Generator, batch: int, jitter: float) -> Tensor:
         rows = rng.integers(len(self.states), size=batch)
         copy = int(rng.integers(len(self.keypoints)))
-        noise = jitter * rng.standard_normal(self.keypoints[copy][rows].shape)
-        states, pooled = self.corrected(copy, rows, noise), self.pooled[copy][rows]
+        others = rng.integers(len(self.states), size=batch)
+        keypoints, spread = self.refined(copy, rows, jitter * self.missed[copy][others])
+        states, pooled = self.known(keypoints, rows), self.pooled[copy][rows]
         heads, index, real = self.heads, list(self.heads.config.hidden), self.real[rows]
         filled = heads.fill(states, pooled)
         actions, outcome = heads.act(filled.detach(), pooled)
         loss = functional.huber_loss(actions[real], self.actions[rows][real], delta=0.5)
+        loss = loss + refinement_loss(keypoints[:, 1:], spread[:, 1:], self.points[rows, 1:], heads.misread)
         loss = loss + functional.binary_cross_entropy_with_logits(
             outcome[..., -1], self.over[rows], pos_weight=torch.tensor(self.weight)
         )
@@ -268,80 +290,35 @@ class BehaviourPhase:
         return loss
 
     @torch.no_grad()
-    def outcomes(self) -> tuple[Tensor, Tensor]:
+    def outcomes(self, rng: np.random.Generator, jitter: float) -> tuple[Tensor, Tensor]:
         """Logits of all training transitions, and whether each of them was an end."""
         logits, truth = [], []
         for copy, pooled in enumerate(self.pooled):
+            others = rng.permutation(len(self.states))
             for rows in np.array_split(np.arange(len(self.states)), max(1, len(self.states) // 64)):
-                states = self.heads.fill(self.corrected(copy, rows), pooled[rows])
+                keypoints, _ = self.refined(copy, rows, jitter * self.missed[copy][others[rows]])
+                states = self.heads.fill(self.known(keypoints, rows), pooled[rows])
                 logits.append(self.heads.act(states, pooled[rows])[1][..., -1].flatten())
                 truth.append(self.over[rows].flatten())
         return torch.cat(logits), torch.cat(truth)
 
 
-def choose_threshold(heads: Heads, phases: list[BehaviourPhase]) -> None:
+def refinement_loss(keypoints: Tensor, spread: Tensor, truth: Tensor, misread: Tensor) -> Tensor:
+    """Huber error of refined keypoints (B, K, N, 3) in units of what was misread before, and the likelihood of that
+    error under the uncertainty (B, K, N) that was stated for it, which does not bend the keypoints themselves."""
+    missed = keypoints - truth
+    error = functional.huber_loss(missed / misread, torch.zeros_like(missed), delta=1.0)
+    squared = missed.detach().square().mean(dim=-1)
+    return error + 0.1 * (spread.log() + squared / (2 * spread.square())).mean()
+
+
+def choose_threshold(heads: Heads, phases: list[BehaviourPhase], config: TrainConfig) -> None:
     """The lowest logit above which PRECISION of the training transitions are ends, and ends are likelier than not
     (`weight` has moved the logits)."""
-    logits, truth = (torch.cat(parts) for parts in zip(*(phase.outcomes() for phase in phases)))
+    rng = np.random.default_rng([config.seed, 3])
+    logits, truth = (torch.cat(parts) for parts in zip(*(phase.outcomes(rng, config.jitter) for phase in phases)))
     order = logits.sort(descending=True)
     hits = truth[order.indices].cumsum(0)
     precise = hits >= PRECISION * torch.arange(1, len(hits) + 1)
     threshold = order.values[precise].min() if bool(precise.any()) else torch.tensor(float("inf"))
     heads.threshold.copy_(threshold.clamp(min=math.log(max(phase.weight for phase in phases))))
-
-
-def measure(decoder: Decoder, windows: Windows, span: np.ndarray) -> dict[str, Any]:
-    """Errors on windows that nothing was trained on, over frames 1.. (frame 0 is known) without padding.
-
-    span (S,): range of each dimension over the training frames.
-    """
-    parts = []
-    for rows in np.array_split(np.arange(len(windows)), max(1, len(windows) // 32)):
-        parts.append(decoder.read(windows.features[rows], windows.states[rows, 0]))
-    states, keypoints, actions, rewards, over = (
-        np.concatenate([getattr(part, name) for part in parts])
-        for name in ("states", "keypoints", "actions", "rewards", "terminations")
-    )
-    task, real = decoder.task, windows.real
-    wrong = np.abs(states - windows.states)[:, 1:][real].mean(axis=0)
-    moving = np.abs(windows.states[:, 1:] - windows.states[:, :1])[real].mean(axis=0)
-    missed = np.linalg.norm(keypoints - windows.keypoints, axis=-1)[:, 1:][real]
-    truth = windows.actions[real]
-    spread = np.maximum(((truth - truth.mean(axis=0)) ** 2).mean(axis=0), 1e-9)
-    fit = 1 - ((actions[real] - truth) ** 2).mean(axis=0) / spread
-    metrics: dict[str, Any] = {
-        "windows": len(windows),
-        "state": {
-            d.name: {
-                "unit": d.unit,
-                "error": float(wrong[i]),
-                "percent_of_range": float(100 * wrong[i] / span[i]) if span[i] > 0 else None,
-                "error_if_nothing_moved": float(moving[i]),
-            }
-            for i, d in enumerate(task.state)
-        },
-        "keypoint_mm": {k.name: float(1000 * missed[:, i].mean()) for i, k in enumerate(task.keypoints)},
-        "action_r2": [float(value) for value in fit],
-        "action_error": [float(value) for value in np.abs(actions[real] - truth).mean(axis=0)],
-        "termination": detection(over[real], windows.terminations[real]),
-    }
-    if task.reward == "sparse":
-        metrics["reward"] = detection(rewards[real] > 0.5, windows.rewards[real] > 0.5)
-    else:
-        gap = rewards[real] - windows.rewards[real]
-        metrics["reward"] = {
-            "error": float(np.abs(gap).mean()),
-            "r2": float(1 - (gap**2).mean() / max(windows.rewards[real].var(), 1e-9)),
-        }
-    return metrics
-
-
-def detection(read: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
-    """Precision and recall of bools; None where there is nothing to count."""
-    hits = int((read & truth).sum())
-    return {
-        "positives": int(truth.sum()),
-        "read": int(read.sum()),
-        "precision": hits / int(read.sum()) if read.any() else None,
-        "recall": hits / int(truth.sum()) if truth.any() else None,
-    }

@@ -7,6 +7,8 @@ from typing import Any
 FEWEST_SEEDS = 3
 """Two can agree by chance; on fewer, imagination is never said to help."""
 ABSENT = "not measured"
+SMALLEST = 1e-4
+"""Nearer to zero nobody reads digits."""
 NBSP = "\N{NO-BREAK SPACE}"
 
 
@@ -14,7 +16,10 @@ def figure(value: float | None, unit: str = "") -> str:
     """Three digits and the unit, or "not measured"."""
     if value is None:
         return ABSENT
-    text = f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 100 else f"{value:#.3g}"
+    if 0 < abs(value) < SMALLEST:
+        text = "\N{ALMOST EQUAL TO}0"
+    else:
+        text = f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 100 else f"{value:#.3g}"
     return f"{text}{NBSP}{unit}" if unit else text
 
 
@@ -96,4 +101,28 @@ def _cause(report: dict[str, Any]) -> list[str]:
     return [f"One imagined step is {a} of the range off, no better than to say that nothing moves ({b})."]
 
 
-# Pieces of the page
+SOURCES = {"read": "reading states", "acted": "reading actions", "followed": "imagining"}
+"""Where error comes from, by the stage of the page that shows it."""
+
+
+def weakest(report: dict[str, Any]) -> tuple[str | None, str, str]:
+    """(one of SOURCES, a sentence, another of the rest): what costs most, in % of range, mean over all frames of the
+    same starts; None where it was not measured. Imagining is charged what it adds to reading the states."""
+    followed = report["followed"]
+    read, acted, imagined = (followed[name] for name in ("read", "acted", "imagined"))
+    if None in (read, acted, imagined):
+        return None, "Not all parts were measured, so none can be named.", ""
+    costs = {"read": read, "acted": acted, "followed": max(imagined - read, 0.0)}
+    worst = max(costs, key=lambda part: costs[part])
+    said = {
+        "read": f"states read in real frames are {figure(read, '%')} of range off",
+        "acted": f"actions read in real frames lead the simulator {figure(acted, '%')} astray",
+        "followed": f"states read in imagined frames are {figure(imagined, '%')} from what really followed, "
+        f"{figure(costs['followed'], '%')} more than in real ones",
+    }
+    rest = "; ".join(said[part] for part in SOURCES if part != worst)
+    return worst, f"Most is lost in {SOURCES[worst]}: {said[worst]}.", f"{rest[0].upper()}{rest[1:]}."
+
+
+def final(values: list[float | None]) -> float | None:
+    return values[-1] if values else None

@@ -13,7 +13,16 @@ shown as "not measured". What is not plain from its name:
     agent.arms       success rates in [0, 1] after so many steps; final: the run's score
     agent.difference with minus without, mean over seeds and its 95 % interval
     data             in words: what was collected, what the base has seen, what is held out
-    pictures         file names in FOLDER, or null
+    pictures         file names in FOLDER, or null; the page itself has none of them
+    horizon          after 1, 2, ... steps, % of range: imagined states against the simulator fed the decoded actions,
+                     `read` states read in real frames, `acted` the simulator fed the actions read in real frames, both
+                     against what really followed; `nothing_moves` the start for ever
+    dimensions       the same (but `acted`) for each dimension, mean over all frames but the first
+    followed         imagined states against what really followed; the others on the same starts
+    open_loop        horizon's mean over all frames
+    ended_early      replays that the simulator ended before imagination did
+    audit            of `pixeltraj audit`, or null
+    identities       in words: which models, which data
 """
 
 import math
@@ -30,6 +39,7 @@ EVERY = "*"
 
 _STATES = [{"name": TEXT, "unit": TEXT, "error": NUMBER, "percent_of_range": NUMBER}]
 _REWARD = {"precision": NUMBER, "recall": NUMBER, "positives": NUMBER, "windows": NUMBER}
+_ERROR = {"error": NUMBER, "percent": NUMBER}
 _STEP = {"error_percent": NUMBER, "per_dimension": [NUMBER]}
 _ARM = {"seeds": {EVERY: {"steps": [NUMBER], "success": [NUMBER], "final": NUMBER}}}
 CONTRACT: dict[str, Any] = {
@@ -60,21 +70,35 @@ CONTRACT: dict[str, Any] = {
         "curves_png": FILE,
     },
     "pictures": {"grid_png": FILE, "grid_gif": FILE},
+    "horizon": {
+        "steps": [NUMBER],
+        "trajectories": [NUMBER],
+        "imagined": [NUMBER],
+        "read": [NUMBER],
+        "acted": [NUMBER],
+        "nothing_moves": [NUMBER],
+    },
+    "dimensions": [{"name": TEXT, "unit": TEXT, "imagined": _ERROR, "read": _ERROR, "nothing_moves": _ERROR}],
+    "followed": {"starts": NUMBER, "read": NUMBER, "acted": NUMBER, "imagined": NUMBER, "nothing_moves": NUMBER},
+    "open_loop": {"imagined": NUMBER, "nothing_moves": NUMBER},
+    "ended_early": NUMBER,
+    "audit": None,
+    "identities": {EVERY: None},
     "data": {"collected": TEXT, "base_has_seen": TEXT, "heldout": TEXT},
 }
 """A dict: these keys, and others are let be. A list: entries of that shape. None: anything."""
 
 
-def write_report(folder: Path) -> Path:
-    """Write `folder`/report.html and return its path.
+def write_report(folder: Path, player: dict[str, Any] | None = None) -> Path:
+    """Write `folder`/report.html and return its path; `player` as `pixeltraj.eval.player` makes it.
 
-    Raises PixeltrajError where report.json is missing, lacks a key or names a picture that is not there.
+    Raises PixeltrajError where report.json is missing, lacks a key or holds another kind of value.
     """
     source = folder / "report.json"
     report = read_json(source, "report")
     _check(report, CONTRACT, source, "")
     _check_lengths(report, source)
-    write_whole(folder / "report.html", lambda beside: beside.write_text(page(report, folder), encoding="utf-8"))
+    write_whole(folder / "report.html", lambda beside: beside.write_text(page(report, player), encoding="utf-8"))
     return folder / "report.html"
 
 
@@ -84,7 +108,7 @@ def _check(value: Any, shape: Any, source: Path, where: str) -> None:
             if key not in value:
                 name = f"{where}.{key}".lstrip(".")
                 raise PixeltrajError(
-                    f"{source} has no {name}; write it (null where not measured) or run the demo again"
+                    f"{source} has no {name}; write it (null where not measured) or make it again: `pixeltraj report`"
                 )
             _check(value[key], shape.get(key, shape.get(EVERY)), source, f"{where}.{key}")
         return
@@ -114,5 +138,7 @@ def _check_lengths(report: dict[str, Any], source: Path) -> None:
             if len(run["steps"]) != len(run["success"]):
                 raise PixeltrajError(f"{source}: agent.arms.{arm}.seeds.{seed} has steps and success of unlike length")
 
-
-# Numbers and words
+    horizon = report["horizon"]
+    for name, values in horizon.items():
+        if len(values) != len(horizon["steps"]):
+            raise PixeltrajError(f"{source}: horizon.{name} must have {len(horizon['steps'])} entries")

@@ -28,6 +28,8 @@ class Trajectory:
     """(T+1, Q) float64 full simulator states; None for imagined trajectories"""
     frames: np.ndarray | None = None
     """(T+1, 84, 84, 3) uint8, where drawn or imagined"""
+    uncertainty: np.ndarray | None = None
+    """(T+1,) metres by which the decoder expects to have misread the keypoints, along an axis; None for real ones"""
     origin: dict[str, object] = field(default_factory=dict)
     """How it came about: seed, policy; or source store, episode and step. JSON-able."""
 

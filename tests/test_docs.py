@@ -22,6 +22,8 @@ SMALL = {
     "accelerate launch": "--steps 2 --batch 2 --rank 2 --base {base}",
     "pixeltraj decode": "--steps 2 --head-steps 2 --base {base}",
     "pixeltraj imagine": "--n 4 --base {base}",
+    "pixeltraj audit": "",
+    "pixeltraj report": "--base {base}",
     "pixeltraj eval": "--seeds 1 --steps 20 --offline-updates 2 --eval-episodes 1 --base {base}",
 }
 
@@ -55,7 +57,8 @@ def run_commands(shell: str, base_path: Path, tmp_path: Path) -> None:
 def test_every_stage_of_the_readme_runs(base_path: Path, tmp_path: Path) -> None:
     run_commands(block(README, "stages"), base_path, tmp_path)
     runs = tmp_path / "runs"
-    for made in ("lora/pytorch_lora_weights.safetensors", "imagined.png", "imagined.mp4", "eval/results.json"):
+    pictures, lora = ("imagined.png", "imagined.mp4"), "lora/pytorch_lora_weights.safetensors"
+    for made in (lora, *pictures, "report/report.html", "eval/results.json"):
         assert (runs / made).stat().st_size > 0, made
 
 

@@ -6,33 +6,27 @@ OUT/  demos/      store: scripted demonstrations, rendered        report.json  r
       imagined/   store: imagined trajectories                    eval/         the agent's runs
 """
 
-import os
-import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from pixeltraj.base import Base, resolve
+from pixeltraj.base import resolve
 from pixeltraj.cli import imagine as imagine_command
+from pixeltraj.cli import report as report_command
 from pixeltraj.cli.imagination import ImagineConfig
-from pixeltraj.decode.audit import audit, real_windows
-from pixeltraj.decode.decoder import Decoder
+from pixeltraj.cli.report_figures import check
 from pixeltraj.decode.train import TrainConfig, train
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.eval.agents.rlpd import RLPDConfig
 from pixeltraj.eval.experiment import EvalConfig
 from pixeltraj.eval.experiment import run as run_experiment
-from pixeltraj.eval.report import write_report
-from pixeltraj.files import provenance, read_json, write_json
-from pixeltraj.finetune.vae import psnr
-from pixeltraj.generator import CONFIG_FILE, Generator
+from pixeltraj.files import read_json, write_json
 from pixeltraj.picture import draw
 from pixeltraj.render.collect import CollectConfig, collect
 from pixeltraj.render.render import RenderConfig, render
@@ -106,7 +100,7 @@ def run(config: Config) -> None:
         buffer=ReplayBufferConfig(expected_length=expected_length(out / "imagined")),
     )
     clock.time("agent", lambda: run_experiment(experiment, parts))
-    clock.time("report", lambda: report(config, clock.seconds))
+    clock.time("report", lambda: report(config))
     print(f"\n{(out / 'eval' / 'table.md').read_text()}\n{out / 'report.html'}")
 
 
@@ -159,123 +153,14 @@ def expected_length(imagined: Path) -> float:
     return float(np.mean([episode["transitions"] for episode in Store.open(imagined).episodes]))
 
 
-def run_audit(config: Config) -> dict[str, Any]:
-    demos, imagined = Store.open(config.out / "demos"), Store.open(config.out / "imagined")
-    rows = [int(demos.offsets[e["episode"]]) + e["step"] for e in imagined.episodes]
-    training, heldout = demos.split()
-    states = np.concatenate([demos.trajectory(e).states for e in training])
-    rng = np.random.default_rng(config.seed)
-    return audit(
-        demos.task.make(),
-        list(imagined),
-        [demos.read("snapshots", row, row + 1)[0] for row in rows],
-        real_windows(demos, heldout, 5, config.imagined, rng),
-        np.ptp(states, axis=0),
-        rng,
-    )
+def run_audit(config: Config) -> dict[str, object]:
+    return check(Store.open(config.out / "demos"), Store.open(config.out / "imagined"), config.seed)
 
 
-def report(config: Config, seconds: dict[str, float]) -> None:
+def report(config: Config) -> None:
+    """The pictures, and the page that `pixeltraj report` makes of all this."""
     out = config.out
     demos, imagined = Store.open(out / "demos"), Store.open(out / "imagined")
     pairs = [(t, imagine_command.continuation(demos, t, 5)) for t in map(imagined.trajectory, range(4))]
     draw([t for t, _ in pairs], [t for _, t in pairs], demos.task, out / "imagined.png")
-    base = Base.load(config.base)
-    lora = read_json(out / "lora" / CONFIG_FILE, "fine-tuned LoRA")
-    decoder = Decoder.load(out / "decoder", Generator.load(base, out / "lora")).about["metrics"]
-    checked = read_json(out / "audit.json", "audit")
-    results = read_json(out / "eval" / "results.json", "experiment")
-    last = checked["open_loop_imagined"]["steps"][-1]["error"]
-    content = {
-        "task": demos.task.name,
-        "prompt": demos.task.prompt,
-        "machine": machine(),
-        "seed": config.seed,
-        "versions": provenance()["versions"],
-        "seconds": seconds,
-        "render": {"frames_per_second": demos.frame_count / seconds["render"], "settings": demos.renderer},
-        "finetune": {
-            key: lora[key]
-            for key in ("loss_before", "loss_after", "steps", "heldout_loss_before", "heldout_loss_after")
-        },
-        "vae": psnr(base.vae, demos, demos.split()[1]),
-        "decoder": {
-            "states": [{"name": name, **row} for name, row in decoder["state"].items()],
-            "keypoints_mm": decoder["keypoint_mm"],
-            "action_r2": decoder["action_r2"],
-            "reward": {**decoder["reward"], "windows": decoder["windows"]},
-        },
-        "imagined": {
-            "states": [
-                {"name": n, "unit": d["unit"], "error": d["mean"], "percent_of_range": d["percent_of_range"]}
-                for n, d in last["dimensions"].items()
-            ],
-            "reward": reward(checked["open_loop_imagined"]["reward"]),
-            **read_json(out / "imagined.json", "timing"),
-            "count": len(imagined),
-        },
-        "one_step": one_step(checked),
-        "agent": agent(results, config),
-        "pictures": {"grid_png": "imagined.png", "grid_gif": "imagined.gif"},
-        "data": {
-            "collected": f"{len(demos)} episodes of the scripted policy, action noise 0.1, {demos.frame_count} states",
-            "base_has_seen": "the embedded base was pretrained on other episodes of this task and of seven others "
-            "(see its model card); the agents have seen the demonstrations only"
-            if config.base is None
-            else f"unknown: {config.base}",
-            "heldout": f"{len(demos.split()[1])} of these episodes: nothing was trained on them, all errors are theirs",
-        },
-    }
-    write_json(out / "report.json", content)
-    write_report(out)
-
-
-def reward(counts: dict[str, Any]) -> dict[str, Any]:
-    """Precision and recall from agreement counts; None where nothing was counted."""
-    if "both" not in counts:
-        return counts
-    said, true, both = counts["trajectory"], counts["simulator"], counts["both"]
-    return {
-        "precision": both / said if said else None,
-        "recall": both / true if true else None,
-        "positives": true,
-        "windows": None,
-    }
-
-
-def one_step(checked: dict[str, Any]) -> dict[str, Any]:
-    def part(which: str, name: str) -> dict[str, Any]:
-        rows = checked[which][name]
-        per_dimension = [d["percent_of_range"] for d in rows["dimensions"].values()]
-        return {"error_percent": rows["percent_of_range"], "per_dimension": per_dimension}
-
-    return {
-        "imagined": part("one_step_imagined", "error"),
-        "real": part("one_step_real", "error"),
-        "nothing_moves": part("one_step_imagined", "nothing_moves"),
-        "shuffled_actions": part("one_step_imagined", "shuffled_actions"),
-    }
-
-
-def agent(results: dict[str, Any], config: Config) -> dict[str, Any]:
-    arms: dict[str, Any] = {}
-    for row in results["runs"]:
-        curve = {"steps": [s for s, _ in row["curve"]], "success": [v for _, v in row["curve"]], "final": row["score"]}
-        arms.setdefault(row["arm"], {"seeds": {}})["seeds"][str(row["seed"])] = curve
-    return {
-        "arms": arms,
-        "difference": results["difference"],
-        "verdict": results["verdict"],
-        "steps": config.agent_steps,
-        "offline_episodes": len(Store.open(config.out / "demos").split()[0]),
-        "curves_png": "eval/curves.png",
-    }
-
-
-def machine() -> dict[str, Any]:
-    return {
-        "cores": os.cpu_count(),
-        "cpu": platform.machine(),
-        "system": platform.system(),
-        "gpu": torch.cuda.is_available(),
-    }
+    report_command.report(report_command.Config(out, base=config.base, seed=config.seed))

@@ -1,19 +1,18 @@
-"""`pixeltraj imagine TASK --from STORE --out STORE2 --decoder DIR`"""
+"""`pixeltraj imagine TASK [--from STORE] --out STORE2 --decoder DIR`"""
 
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 import tyro
 from tqdm import tqdm
 
 from pixeltraj.cli.imagination import ImagineConfig
+from pixeltraj.cli.starts import ResetStarts, Starts, StoreStarts
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.files import provenance
-from pixeltraj.imaginer import Imaginer, Start
 from pixeltraj.picture import KINDS, draw, require_kind
 from pixeltraj.store import Store
 from pixeltraj.tasks import get_task
@@ -27,8 +26,8 @@ SHOWN = 4
 class Config(ImagineConfig):
     task: Annotated[str, tyro.conf.Positional]
     """Name of the task."""
-    source: Annotated[Path, tyro.conf.arg(name="from")]
-    """A rendered store; its held-out episodes give the start states."""
+    source: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    """A rendered store, whose held-out episodes give the start states; if not given, resets of the environment do."""
     out: Path
     """The store of imagined trajectories: a new one, or one that an interrupted run of the same command left."""
     n: int = 64
@@ -48,12 +47,13 @@ def run(config: Config) -> None:
         f"{store.frame_count - len(store)} transitions" + (f", {speed:.1f} a second" if speed else "")
     )
     if config.show:
-        real = Store.open(config.source)
-        k = max(store.attributes["provenance"]["k"])
-        pairs = [(t, continuation(real, t, k)) for t in (store.trajectory(i) for i in shown(store))]
-        draw([t for t, _ in pairs], [t for _, t in pairs], store.task, config.show)
+        imagined, real = [store.trajectory(i) for i in range(min(SHOWN, len(store)))], None
+        if config.source:
+            source, k = Store.open(config.source), max(store.attributes["provenance"]["k"])
+            real = [continuation(source, trajectory, k) for trajectory in imagined]
+        draw(imagined, real, store.task, config.show)
         files = ", ".join(str(config.show.with_suffix(kind)) for kind in KINDS)
-        print(f"{files}: {len(pairs)} of them beside the real ones")
+        print(f"{files}: {len(imagined)} of them" + (" beside the real ones" if real else ""))
 
 
 def imagine(config: Config) -> tuple[Store, float]:
@@ -61,18 +61,17 @@ def imagine(config: Config) -> tuple[Store, float]:
     task = get_task(config.task)
     if config.n < 1:
         raise PixeltrajError("--n must be at least 1")
-    source = Store.open(config.source, task)
-    source.require_frames()
-    starts = start_rows(source, config.n, config.seed)
+    of_store = StoreStarts(Store.open(config.source, task), config.seed) if config.source else None
     imaginer, wanted = config.read()
-    if wanted and source.renderer != wanted:
+    starts: Starts = of_store or ResetStarts(task, config.seed, wanted)
+    if wanted and starts.renderer != wanted:
         raise PixeltrajError(
-            f"{config.source} was rendered with {source.renderer}, {config.decoder} was trained on frames drawn with "
+            f"{config.source} was rendered with {starts.renderer}, {config.decoder} was trained on frames drawn with "
             f"{wanted}: train the decoder on a store that is rendered like this one"
         )
     how: dict[str, Any] = {
         "imagined": True,
-        "from": source.attributes["provenance"],
+        "from": starts.provenance,
         "generator": imaginer.generator.identity,
         "k": list(imaginer.lengths),
         "num_inference_steps": config.num_inference_steps,
@@ -90,29 +89,12 @@ def imagine(config: Config) -> tuple[Store, float]:
     began, there = time.perf_counter(), len(store)
     for i in tqdm(range(len(store), config.n, BATCH), desc="imagine", unit="batch"):
         rng = torch.Generator().manual_seed(config.seed * 1_000_003 + i)
-        store.append(imagine_rows(imaginer, source, starts[i : i + BATCH], rng))
+        begin, origins = starts(i, min(BATCH, config.n - i))
+        trajectories = imaginer.imagine(begin, rng, frames=True)
+        for trajectory, origin in zip(trajectories, origins):
+            trajectory.origin = {"imagined": True} | origin
+        store.append(trajectories)
     return store, (len(store) - there) / (time.perf_counter() - began)
-
-
-def imagine_rows(
-    imaginer: Imaginer, source: Store, rows: list[tuple[int, int]], rng: torch.Generator
-) -> list[Trajectory]:
-    """From (episode, step) pairs of a store, with frames."""
-    flat = [int(source.offsets[episode]) + step for episode, step in rows]
-    starts = [Start(source.read("states", row, row + 1)[0], source.read("frames", row, row + 1)[0]) for row in flat]
-    trajectories = imaginer.imagine(starts, rng, frames=True)
-    for trajectory, (episode, step) in zip(trajectories, rows):
-        trajectory.origin = {"imagined": True, "episode": episode, "step": step}
-    return trajectories
-
-
-def start_rows(store: Store, n: int, seed: int) -> list[tuple[int, int]]:
-    """n (episode, step) pairs from held-out episodes, each at most once while there are enough."""
-    heldout = store.split()[1]
-    pairs = [(e, s) for e in heldout for s in range(store.episodes[e]["transitions"])]
-    rng = np.random.default_rng(seed)
-    order = np.concatenate([rng.permutation(len(pairs)) for _ in range(-(-n // len(pairs)))])[:n]
-    return [pairs[i] for i in order]
 
 
 def continuation(store: Store, imagined: Trajectory, k: int) -> Trajectory:
@@ -129,7 +111,3 @@ def continuation(store: Store, imagined: Trajectory, k: int) -> Trajectory:
         **{n: getattr(whole, n)[step : end - 1] for n in ("actions", "rewards", "terminations", "truncations")},
         origin={"episode": episode, "step": step},
     )
-
-
-def shown(store: Store) -> list[int]:
-    return list(range(min(SHOWN, len(store))))

@@ -21,7 +21,7 @@ def test_demo_ends_with_a_report_and_is_not_redone(base_path: Path, tmp_path: Pa
     assert set(report["agent"]["arms"]) == {"without", "with"}
     assert {"collect", "render", "fine-tune", "decoder", "imagine", "audit", "agent"} <= set(report["seconds"])
     page = (out / "report.html").read_text()
-    assert "data:image/png;base64" in page
+    assert "data:image/webp;base64" in page
     assert "<script src" not in page
     lora = (out / "lora" / "pytorch_lora_weights.safetensors").stat().st_mtime_ns
     assert demo(base_path, out).returncode == 0

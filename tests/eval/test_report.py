@@ -1,6 +1,8 @@
 """The report: one file, every number in it, and plain words about what imagination was worth."""
 
+import base64
 import copy
+import hashlib
 import html
 import json
 import re
@@ -10,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.eval.judgement import ABSENT, duration, figure, judge, points, rate
+from pixeltraj.eval.page import page
 from pixeltraj.eval.report import CONTRACT, write_report
 
 
@@ -27,6 +29,11 @@ def runs(*finals: float) -> dict[str, Any]:
 
 def step(error: float) -> dict[str, Any]:
     return {"error_percent": error, "per_dimension": [error / 2, error * 1.5]}
+
+
+def dimension(name: str, unit: str, *values: float) -> dict[str, Any]:
+    wrong = [{"error": values[i], "percent": values[i + 1]} for i in (0, 2, 0)]
+    return {"name": name, "unit": unit, **dict(zip(("imagined", "read", "nothing_moves"), copy.deepcopy(wrong)))}
 
 
 REPORT: dict[str, Any] = {
@@ -78,6 +85,30 @@ REPORT: dict[str, Any] = {
         "curves_png": "curves.png",
     },
     "pictures": {"grid_png": "grid.png", "grid_gif": "grid.gif"},
+    "horizon": {
+        "steps": [1, 2, 3],
+        "trajectories": [63, 62, 59],
+        "imagined": [1.91, 2.92, 4.13],
+        "read": [1.04, 1.15, 1.26],
+        "acted": [0.171, 0.282, 0.393],
+        "nothing_moves": [2.14, 4.25, 6.36],
+    },
+    "dimensions": [
+        dimension("hand_x", "m", 0.0111, 2.81, 0.00392, 1.31),
+        dimension("speed", "m/s", 0.431, 4.57, 0.187, 1.97),
+    ],
+    "followed": {"starts": 61, "read": 1.22, "acted": 0.311, "imagined": 3.44, "nothing_moves": 5.11},
+    "open_loop": {"imagined": 3.05, "nothing_moves": 4.26},
+    "ended_early": 7,
+    "audit": {
+        "labels": ["one-step error, % of range", "diversity"],
+        "columns": {"imagined": [2.37, 0.83], "nothing moves": [3.86, None]},
+        "transitions": 251,
+        "violations": 13,
+        "rewards_wrong": 9,
+        "diverged": 2,
+    },
+    "identities": {"base": "embedded, f30b0e55687dfe60", "decoder": "0f5f71e8b03a897c, seed 0"},
     "data": {
         "collected": "25 episodes of the scripted policy",
         "base_has_seen": "40 other episodes of push-v3",
@@ -114,7 +145,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.attributes += [(tag, *attribute) for attribute in attrs]
-        if tag not in ("meta", "img"):
+        if tag not in ("meta", "img", "link", "input"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -124,15 +155,12 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] not in ("style", "title"):
+        if self.open and self.open[-1] not in ("style", "title", "script"):
             self.words.append(data)
 
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[[dict[str, Any]], str]:
-    Image.new("RGB", (8, 8)).save(tmp_path / "grid.png")
-    Image.new("RGB", (8, 8)).save(tmp_path / "grid.gif")
-
     def write(report: dict[str, Any]) -> str:
         (tmp_path / "report.json").write_text(json.dumps(report))
         assert write_report(tmp_path) == tmp_path / "report.html"
@@ -168,13 +196,28 @@ def shown_as(path: tuple[Any, ...], value: float) -> str:
             return figure(value, "mm")
         case ("vae", _):
             return figure(value, "dB")
+        case ("dimensions", 0, _, "error"):
+            return figure(1000 * value, "mm")
+        case ("dimensions", 1, _, "error"):
+            return figure(value, "m/s")
+        case ("dimensions", _, _, "percent") | ("open_loop", _):
+            return figure(value, "%")
+        case ("horizon", name, _) if name not in ("steps", "trajectories"):
+            return figure(value, "%")
+        case ("followed", name) if name != "starts":
+            return figure(value, "%")
     return figure(value)
+
+
+def drawn(path: tuple[Any, ...]) -> bool:
+    """Points of learning curves, and the ticks of a predictor: not written."""
+    curve = path[:2] == ("agent", "arms") and path[-2] in ("steps", "success")
+    return curve or (path[0] == "dimensions" and path[2] == "nothing_moves")
 
 
 def test_every_number_is_in_the_page(write: Callable[[dict[str, Any]], str]) -> None:
     text = Page(write(REPORT)).text
-    curves = ("steps", "success")  # drawn, not written
-    checked = [path for path in leaves(REPORT) if not (path[:2] == ("agent", "arms") and path[-2] in curves)]
+    checked = [path for path in leaves(REPORT) if not drawn(path)]
     assert len(checked) > 50
     for path in checked:
         number = shown_as(path, at(REPORT, path))
@@ -183,7 +226,16 @@ def test_every_number_is_in_the_page(write: Callable[[dict[str, Any]], str]) -> 
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, ABSENT), (0, "0"), (0.0, "0.00"), (5, "5"), (3005, "3,005"), (0.00712, "0.00712"), (358.2, "358")],
+    [
+        (None, ABSENT),
+        (0, "0"),
+        (0.0, "0.00"),
+        (1.46e-6, "≈0"),
+        (5, "5"),
+        (3005, "3,005"),
+        (0.00712, "0.00712"),
+        (358.2, "358"),
+    ],
 )
 def test_numbers_have_three_digits(value: float | None, text: str) -> None:
     assert figure(value) == text
@@ -191,12 +243,14 @@ def test_numbers_have_three_digits(value: float | None, text: str) -> None:
 
 def test_a_number_that_was_not_measured_is_never_zero(write: Callable[[dict[str, Any]], str]) -> None:
     report = copy.deepcopy(REPORT)
-    numbers = [path for path in leaves(report) if path[0] not in ("seed", "machine")]
+    numbers = [
+        path for path in leaves(report) if path[0] not in ("seed", "machine") and path[:2] != ("horizon", "steps")
+    ]
     for path in numbers:
         at(report, path[:-1])[path[-1]] = None
     page = Page(write(report))
-    assert page.text.count(ABSENT) > 45
-    joints = page.text.split("Every joint, measured")[1].split("Frame by frame")[0]
+    assert page.text.count(ABSENT) > 60
+    joints = page.text.split("Every joint, measured")[1].split("How it was made")[0]
     labels = r"0 is no better|\bgain 0\b"  # of the R2 card, and seed 0 in the first row below "gain"
     assert not re.search(r"(?<![\w.])0(\.0+)?(?![\w.])", re.sub(labels, "", joints))
     assert "Not measured: the agent was not run" in page.text
@@ -204,10 +258,12 @@ def test_a_number_that_was_not_measured_is_never_zero(write: Callable[[dict[str,
 
 def test_one_file_that_fetches_nothing(write: Callable[[dict[str, Any]], str]) -> None:
     source = write(REPORT)
-    assert not re.search(r"https?://|//[a-z]|@import|url\(|<script|<link", source.split("base64,")[0])
+    assert not re.search(r"https?://|//[a-z]+\.|@import|url\(", source)
     page = Page(source)
-    sources = [value for _, name, value in page.attributes if name in ("src", "href", "srcset", "data")]
-    assert [value[:15] for value in sources if value] == ["data:image/gif;", "data:image/png;"]
+    assert [value for _, name, value in page.attributes if name in ("src", "href", "srcset", "data")] == ["data:,"]
+    script = source.split("<script>")[1].split("</script>")[0]
+    assert f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" in source
+    assert "{{" not in source
 
 
 def test_text_is_escaped(write: Callable[[dict[str, Any]], str]) -> None:
@@ -220,9 +276,12 @@ def test_text_is_escaped(write: Callable[[dict[str, Any]], str]) -> None:
     report["seconds"] = {nasty: 1.0}
     report["decoder"]["keypoints_mm"] = {nasty: 1.0}
     report["agent"]["arms"]["with"]["seeds"][nasty] = report["agent"]["arms"]["with"]["seeds"].pop("0")
+    report["dimensions"][0] |= {"name": nasty, "unit": nasty}
+    report["identities"] = {nasty: nasty}
+    report["audit"]["labels"][0] = nasty
     source = write(report)
-    assert "<script" not in source
-    assert source.count(html.escape(nasty)) >= 10
+    assert source.count("<script") == 2, "its data and its own"
+    assert source.count(html.escape(nasty)) >= 14
 
 
 def test_words_say_whether_imagination_helped(write: Callable[[dict[str, Any]], str]) -> None:
@@ -297,7 +356,8 @@ def test_a_missing_key_is_named(tmp_path: Path, path: tuple[str, ...]) -> None:
         (("imagined", "states"), [], "the same dimensions"),
         (("one_step", "real", "per_dimension"), [1.0], "2 entries or none"),
         (("agent", "arms", "with", "seeds", "0", "steps"), [1], "unlike length"),
-        (("pictures", "grid_png"), "gone.png", "names the picture gone.png"),
+        (("horizon", "read"), [1.0], "horizon.read must have 3 entries"),
+        (("dimensions",), [{"name": "x", "unit": "m"}], r"no dimensions\[0\].imagined"),
     ],
 )
 def test_a_wrong_value_is_named(write: Callable, path: tuple[str, ...], value: Any, complaint: str) -> None:
@@ -312,18 +372,25 @@ def test_without_report_json(tmp_path: Path) -> None:
         write_report(tmp_path)
 
 
-def test_pictures_and_curves_may_be_missing(write: Callable[[dict[str, Any]], str]) -> None:
+def test_what_was_not_run_is_said(write: Callable[[dict[str, Any]], str]) -> None:
     report = copy.deepcopy(REPORT)
-    report["pictures"] = {"grid_png": None, "grid_gif": None}
-    report["agent"]["curves_png"] = None
-    source = write(report)
-    assert "<img" not in source and source.count(ABSENT) == 2
+    report["audit"] = report["agent"]["curves_png"] = None
+    report["agent"]["arms"] = {"without": {"seeds": {}}, "with": {"seeds": {}}}
+    text = Page(write(report)).text
+    assert "pixeltraj audit RUN/imagined --real" in text and "As a file" not in text
+    assert "It was not run both with and without imagination: `pixeltraj eval` does." in text
+
+
+def test_what_the_player_plays_cannot_end_its_script() -> None:
+    player = {"cases": [], "nasty": "</script><script>alert(1)</script><!--"}
+    data, *rest = page(REPORT, player).split('id="data">')[1].split("</script>")
+    assert json.loads(data) == player and len(rest) == 2
 
 
 def test_a_curve_goes_through_its_points(write: Callable[[dict[str, Any]], str]) -> None:
     page = Page(write(REPORT))
     lines = {}
-    for (_, _, kind), (_, _, line) in zip(page.attributes, page.attributes[1:]):
+    for (_, _, kind), (_, _, line) in zip(page.attributes, page.attributes[1:]):  # the last ones are the agent's
         if kind in ("with", "without") and line and "," in line:
             lines[kind] = [tuple(map(float, point.split(","))) for point in line.split()]
     assert {len(line) for line in lines.values()} == {3}

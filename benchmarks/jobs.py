@@ -12,21 +12,35 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Generic, Protocol, TypeVar
 
 from tqdm import tqdm
 
-from benchmarks.imagine_config import Benchmark
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.files import read_json, write_json
 
 POLL = 0.5  # seconds
 
 
+class Job(Protocol):
+    """What a benchmark is asked to do."""
+
+    @property
+    def out(self) -> Path:
+        """Folder of everything that is made."""
+
+    @property
+    def at_once(self) -> int:
+        """Processes at a time."""
+
+
+J = TypeVar("J", bound=Job)
+
+
 @dataclass(frozen=True)
-class Stage:
+class Stage(Generic[J]):
     name: str
-    work: Callable[[Benchmark], dict[str, Any]]
+    work: Callable[[J], dict[str, Any]]
     """Does it, and returns what was measured, JSON-able."""
     after: tuple[str, ...] = ()
     """Stages that have to be finished."""
@@ -38,7 +52,7 @@ def result(out: Path, name: str) -> Any:
     return read_json(path, "stage") if path.exists() else None
 
 
-def run_stage(config: Benchmark, stage: Stage) -> None:
+def run_stage(config: J, stage: Stage[J]) -> None:
     """In this process."""
     began = time.perf_counter()
     measured = stage.work(config)
@@ -47,7 +61,7 @@ def run_stage(config: Benchmark, stage: Stage) -> None:
     write_json(config.out / "stages" / f"{stage.name}.json", measured | seconds)
 
 
-def run_stages(config: Benchmark, stages: list[Stage], module: str) -> None:
+def run_stages(config: J, stages: list[Stage[J]], module: str) -> None:
     """All that are not finished, earlier ones of the list first; each is `python -m MODULE OUT NAME`.
 
     Raises PixeltrajError where one fails, once those beside it have ended.
@@ -87,7 +101,7 @@ def run_stages(config: Benchmark, stages: list[Stage], module: str) -> None:
         raise PixeltrajError(f"stage {failed[0]} failed ({lines[-1]}); all that it printed is in {path}")
 
 
-def _start(config: Benchmark, name: str, module: str) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
+def _start(config: Job, name: str, module: str) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
     path = config.out / "logs" / f"{name}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     log = path.open("wb")

@@ -1,0 +1,157 @@
+"""The stages of the decoder's benchmark. `python -m benchmarks.decode_stages OUT NAME` does one."""
+
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.decode_config import Benchmark
+from benchmarks.imagine_dynamics import really, starts
+from benchmarks.imagine_tuning import drawn
+from benchmarks.jobs import Stage, run_stage
+from pixeltraj.base import Base
+from pixeltraj.cli import guarded
+from pixeltraj.cli.imagination import ImagineConfig
+from pixeltraj.cli.imagine import Config as ImagineStoreConfig
+from pixeltraj.cli.imagine import imagine
+from pixeltraj.cli.synther import Config as SyntherStoreConfig
+from pixeltraj.cli.synther import synthesize
+from pixeltraj.decode.audit_store import AuditConfig, audit_store
+from pixeltraj.decode.decoder import CONFIG, Decoder
+from pixeltraj.decode.features import grid_features
+from pixeltraj.decode.train import TrainConfig, train
+from pixeltraj.files import provenance
+from pixeltraj.finetune.train import FinetuneConfig, finetune
+from pixeltraj.generator import Generator
+from pixeltraj.latents import store_latents
+from pixeltraj.store import Store
+
+K = 5
+TIMED = 5
+"""Repeats of what is timed."""
+
+
+def stages(config: Benchmark) -> list[Stage[Benchmark]]:
+    listed: list[Stage[Benchmark]] = []
+    for task in config.tasks:
+        listed.append(Stage(f"store-{task}", partial(collected, task=task)))
+        listed.append(Stage(f"decoder-{task}", partial(decoding, task=task), (f"store-{task}",)))
+        listed.append(Stage(f"synther-{task}", partial(sampled, task=task), (f"store-{task}",)))
+        after = (f"decoder-{task}", f"synther-{task}")
+        listed.append(Stage(f"audit-{task}", partial(audited, task=task), after))
+    return listed
+
+
+def timed(config: Benchmark) -> list[Stage[Benchmark]]:
+    """What must not run beside anything else."""
+    return [Stage("speed", partial(speed, task=config.tasks[0]))]
+
+
+def collected(config: Benchmark, task: str) -> dict[str, Any]:
+    random = task.endswith("-v5")  # the runners have no demonstrator
+    store = drawn(config.out / "stores" / task, task, config.effort.frames, random=random)
+    training, heldout = store.split()
+    return {"training_episodes": len(training), "heldout_episodes": len(heldout), "frames": store.frame_count}
+
+
+def decoding(config: Benchmark, task: str) -> dict[str, Any]:
+    """A LoRA and its decoder -> the decoder's errors on real frames of held-out episodes."""
+    effort, store, lora = config.effort, config.out / "stores" / task, config.out / "loras" / task
+    finetune(FinetuneConfig(store, lora, config.base, (K,), steps=effort.lora_steps, seed=effort.seed))
+    out = config.out / "decoders" / task
+    if not (out / CONFIG).exists():
+        steps = {"steps": effort.keypoint_steps, "head_steps": effort.head_steps, "windows": effort.windows}
+        train(TrainConfig(store, out, config.base, lora, (K,), **steps, copies=2, seed=effort.seed))
+    return {"metrics": reader(config, task).about["metrics"]}
+
+
+def reader(config: Benchmark, task: str) -> Decoder:
+    generator = Generator.load(Base.load(config.base), config.out / "loras" / task, K)
+    return Decoder.load(config.out / "decoders" / task, generator)
+
+
+def sampled(config: Benchmark, task: str) -> dict[str, Any]:
+    steps, seed = config.effort.synther_steps, config.effort.seed
+    source, out = config.out / "stores" / task, config.out / "synther" / task
+    store = synthesize(
+        SyntherStoreConfig(store=source, out=out, n=4 * config.effort.imagined, steps=steps, lr=1e-3, seed=seed)
+    )
+    return {"transitions": len(store)}
+
+
+def audited(config: Benchmark, task: str) -> dict[str, Any]:
+    """What was imagined, what was read from real frames by the same decoder, and SynthER's, against the simulator."""
+    effort, source = config.effort, config.out / "stores" / task
+    parts = ImagineConfig(decoder=config.out / "decoders" / task, lora=config.out / "loras" / task, base=config.base)
+    asked = {"task": task, "source": source, "out": config.out / "imagined" / task, "n": effort.imagined}
+    imagine(ImagineStoreConfig(**vars(parts), **asked, seed=effort.seed))
+    read = config.out / "read" / task
+    if not read.exists():
+        write_read(config, Store.open(source), read)
+    found = {}
+    for name, store, synther in (
+        ("imagined", config.out / "imagined" / task, config.out / "synther" / task),
+        ("read", read, None),
+    ):
+        out = config.out / "audits" / f"{task}-{name}"
+        found[name] = audit_store(
+            AuditConfig(store=store, real=source, out=out, synther=synther, n=effort.imagined, seed=effort.seed)
+        )
+    return found
+
+
+def write_read(config: Benchmark, real: Store, path: Path) -> None:
+    """A store of what the decoder reads from real frames of held-out windows."""
+    decoder = reader(config, real.task.name)
+    rows = starts(real, K, config.effort.imagined, config.effort.seed)
+    store = Store.create(path, real.task, provenance(imagined=True, read_from=str(real.path)), {})
+    trajectories = really(real, decoder, rows)
+    for trajectory, row in zip(trajectories, rows):
+        episode, step = real.place(int(row[0]))
+        trajectory.origin = {"imagined": True, "episode": episode, "step": step}
+    store.append(trajectories)
+
+
+def speed(config: Benchmark, task: str) -> dict[str, Any]:
+    """Frames decoded in a second of one core, and the share of the time of imagining that decoding takes."""
+    store, decoder = Store.open(config.out / "stores" / task), reader(config, task)
+    generator, batch = decoder.generator, 32
+    torch.set_num_threads(1)
+    rows = starts(store, K, batch, config.effort.seed)
+    first = store_latents(store, generator.base)[torch.from_numpy(rows[:, 0])].float()
+    states, prompts = store.windows("states", rows[:, :1])[:, 0], [store.task.prompt] * len(rows)
+    seconds = dict.fromkeys(("sample", "features", "heads"), 0.0)
+    for repeat in range(TIMED + 1):  # the first time, memory is laid out
+        marks = [time.process_time()]
+        rng = torch.Generator().manual_seed(repeat)
+        latents = generator.sample(first, prompts, rng, 4, torch.from_numpy(states))
+        marks.append(time.process_time())
+        features = grid_features(generator, latents, first, prompts)
+        marks.append(time.process_time())
+        decoder.read(features, states)
+        marks.append(time.process_time())
+        if repeat:
+            for name, spent in zip(seconds, np.diff(marks)):
+                seconds[name] += float(spent)
+    decode = seconds["features"] + seconds["heads"]
+    return {
+        "frames_per_cpu_s": TIMED * len(rows) * K / decode,
+        "decode_share": decode / sum(seconds.values()),
+        "cpu_seconds_by_part": seconds,
+    }
+
+
+def main() -> int:
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)  # denormal gradients make steps ten times slower
+    config, name = Benchmark.recall(Path(sys.argv[1])), sys.argv[2]
+    run_stage(config, {stage.name: stage for stage in (*timed(config), *stages(config))}[name])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))

@@ -1,0 +1,79 @@
+"""Measurement: what a decoder misreads on windows that nothing was trained on."""
+
+from typing import Any
+
+import numpy as np
+
+from pixeltraj.decode.decoder import Decoder
+from pixeltraj.decode.features import Windows
+
+
+def measure(decoder: Decoder, windows: Windows, span: np.ndarray) -> dict[str, Any]:
+    """Errors on windows that nothing was trained on, over frames 1.. (frame 0 is known) without padding.
+
+    span (S,): range of each dimension over the training frames.
+    """
+    parts = []
+    for rows in np.array_split(np.arange(len(windows)), max(1, len(windows) // 32)):
+        parts.append(decoder.read(windows.features[rows], windows.states[rows, 0]))
+    states, keypoints, actions, rewards, over, uncertainty = (
+        np.concatenate([getattr(part, name) for part in parts])
+        for name in ("states", "keypoints", "actions", "rewards", "terminations", "uncertainty")
+    )
+    task, real = decoder.task, windows.real
+    wrong = np.abs(states - windows.states)[:, 1:][real].mean(axis=0)
+    moving = np.abs(windows.states[:, 1:] - windows.states[:, :1])[real].mean(axis=0)
+    apart = (keypoints - windows.keypoints)[:, 1:][real]
+    missed, stated = np.linalg.norm(apart, axis=-1), uncertainty[:, 1:][real]
+    truth = windows.actions[real]
+    spread = np.maximum(((truth - truth.mean(axis=0)) ** 2).mean(axis=0), 1e-9)
+    fit = 1 - ((actions[real] - truth) ** 2).mean(axis=0) / spread
+    metrics: dict[str, Any] = {
+        "windows": len(windows),
+        "state": {
+            d.name: {
+                "unit": d.unit,
+                "error": float(wrong[i]),
+                "percent_of_range": float(100 * wrong[i] / span[i]) if span[i] > 0 else None,
+                "error_if_nothing_moved": float(moving[i]),
+            }
+            for i, d in enumerate(task.state)
+        },
+        "keypoint_mm": {k.name: float(1000 * missed[:, i].mean()) for i, k in enumerate(task.keypoints)},
+        "uncertainty": calibration(stated, np.sqrt(np.square(apart).mean(axis=(1, 2)))),
+        "action_r2": [float(value) for value in fit],
+        "action_error": [float(value) for value in np.abs(actions[real] - truth).mean(axis=0)],
+        "termination": detection(over[real], windows.terminations[real]),
+    }
+    if task.reward == "sparse":
+        metrics["reward"] = detection(rewards[real] > 0.5, windows.rewards[real] > 0.5)
+    else:
+        gap = rewards[real] - windows.rewards[real]
+        metrics["reward"] = {
+            "error": float(np.abs(gap).mean()),
+            "r2": float(1 - (gap**2).mean() / max(windows.rewards[real].var(), 1e-9)),
+        }
+    return metrics
+
+
+def detection(read: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
+    """Precision and recall of bools; None where there is nothing to count."""
+    hits = int((read & truth).sum())
+    return {
+        "positives": int(truth.sum()),
+        "read": int(read.sum()),
+        "precision": hits / int(read.sum()) if read.any() else None,
+        "recall": hits / int(truth.sum()) if truth.any() else None,
+    }
+
+
+def calibration(stated: np.ndarray, missed: np.ndarray) -> dict[str, float]:
+    """Uncertainty (n,) that was stated and errors (n,) that were made, both root mean square along an axis in metres:
+    how far they agree on the whole, and whether the frames of which little was claimed are those misread (Spearman's
+    rank correlation)."""
+    ranks = [np.argsort(np.argsort(values)).astype(np.float64) for values in (stated, missed)]
+    return {
+        "stated_mm": float(1000 * np.sqrt(np.square(stated).mean())),
+        "missed_mm": float(1000 * np.sqrt(np.square(missed).mean())),
+        "rank_correlation": float(np.corrcoef(ranks[0], ranks[1])[0, 1]) if min(np.ptp(r) for r in ranks) > 0 else 0.0,
+    }
