@@ -70,6 +70,7 @@ def audit_figures(found: dict[str, Any]) -> dict[str, float | None]:
         "one_step_exact": imagined["one_step_real"],
         "one_step_static": imagined["one_step_static"],
         "one_step_synther": imagined["one_step_synther"],
+        "foreseen": found["uncertainty"],
     }
 
 
@@ -111,6 +112,7 @@ def table(report: dict[str, Any]) -> str:
         ("one_step_exact", "real states"),
         ("one_step_static", "nothing moves"),
         ("one_step_synther", "SynthER"),
+        ("foreseen", "rank correlation of the imagined ones with the stated uncertainty"),
     ):
         values = [report["audit"][task][key] for task in tasks]
         lines.append(f"| {words} | {' | '.join('' if v is None else f'{v:.2f}' for v in values)} |")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.numpy import load_file
 
 from benchmarks.decode_config import Benchmark
 from benchmarks.imagine_dynamics import really, starts
@@ -23,6 +24,7 @@ from pixeltraj.cli.synther import synthesize
 from pixeltraj.decode.audit_store import AuditConfig, audit_store
 from pixeltraj.decode.decoder import CONFIG, Decoder
 from pixeltraj.decode.features import grid_features
+from pixeltraj.decode.measurement import calibration
 from pixeltraj.decode.train import TrainConfig, train
 from pixeltraj.files import provenance
 from pixeltraj.finetune.train import FinetuneConfig, finetune
@@ -101,7 +103,19 @@ def audited(config: Benchmark, task: str) -> dict[str, Any]:
         found[name] = audit_store(
             AuditConfig(store=store, real=source, out=out, synther=synther, n=effort.imagined, seed=effort.seed)
         )
-    return found
+    return found | {"uncertainty": foreseen(config, task)}
+
+
+def foreseen(config: Benchmark, task: str) -> float:
+    """Spearman's rank correlation between the one-step error of each imagined transition and what the decoder stated of
+    its two frames beforehand."""
+    store = Store.open(config.out / "imagined" / task)
+    rows = load_file(config.out / "audits" / f"{task}-imagined" / "transitions.safetensors")
+    told = [
+        np.square(store.episodes[e]["uncertainty_mm"])[t : t + 2].sum() for e, t in zip(rows["episode"], rows["step"])
+    ]
+    sound = np.isfinite(rows["error_pct"])
+    return calibration(np.array(told)[sound], rows["error_pct"][sound])["rank_correlation"]
 
 
 def write_read(config: Benchmark, real: Store, path: Path) -> None:

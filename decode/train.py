@@ -62,7 +62,7 @@ class TrainConfig:
     """How many of them; each has every so-manieth window."""
     windows: int = 2500
     """Windows of each kind at most; of a larger store every second, third, ..."""
-    jitter: float = 1.0
+    jitter: float = 0.5
     """How much of another window's reading errors keypoints get while the other heads train: held-out ones are read
     less well."""
     seed: int = 0

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +19,10 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from pixeltraj.base import CONDITION_CHANNELS, PRETRAINING, STATE_ENCODER, Base
+from pixeltraj.base import CONDITION_CHANNELS, PRETRAINING, STATE_ENCODER, Base, resolve
 from pixeltraj.checkpoint import Checkpoint
 from pixeltraj.errors import PixeltrajError
-from pixeltraj.files import file_hash, provenance, write_json
+from pixeltraj.files import file_hash, provenance, read_json, write_json
 from pixeltraj.finetune.loss import diffusion_loss, draw_length, grids, learning_rate
 from pixeltraj.finetune.paraphrase import paraphrase, vocabulary
 from pixeltraj.finetune.text import WIDTH, make_text_encoder, make_tokenizer
@@ -227,14 +228,26 @@ def _save(config: PretrainConfig, base: Base, stores: list[Store], steps: int) -
     quality = {store.path.name: psnr(base.vae, store, store.split()[1], most=MEASURED) for store in stores}
     write_base(config.out, base.vae, base.unet, base.text_encoder, base.tokenizer, base.noise_scheduler)
     assert base.state_encoder is not None
+    base.state_encoder.register_to_config(_name_or_path="")
     base.state_encoder.half().save_pretrained(config.out / STATE_ENCODER)
     how = {"k": list(config.k)} | provenance(
         config={key: str(value) for key, value in asdict(config).items() if key not in ("stores", "out")},
         steps=steps,
+        went_on_from=_earlier(config.base) if config.base else None,
         stores={store.path.name: store.attributes["provenance"] for store in stores},
         heldout_vae=quality,
     )
     write_json(config.out / PRETRAINING, how)
+
+
+def _earlier(base: str) -> dict[str, Any]:
+    """What is known of how the base was trained that a training went on from; its stores are told by itself."""
+    folder = resolve(base)
+    about = folder / PRETRAINING
+    known = read_json(about, "pretraining record") if about.is_file() else {}
+    return {"identity": Base.load(base).identity} | {
+        key: known[key] for key in ("config", "steps", "went_on_from") if key in known
+    }
 
 
 def write_base(
@@ -247,7 +260,8 @@ def write_base(
 ) -> None:
     """diffusers' layout in float16, with a scheduler that needs few steps. The models are float16 afterwards."""
     eight = unet.config.in_channels == CONDITION_CHANNELS
-    vae.register_to_config(_name_or_path="")  # a VAE that was loaded remembers from which folder
+    for model in (vae, unet):
+        model.register_to_config(_name_or_path="")  # one that was loaded remembers from which folder
     pipeline = (StableDiffusionInstructPix2PixPipeline if eight else StableDiffusionPipeline)(
         vae=vae.half(),
         text_encoder=text_encoder.half(),

@@ -51,12 +51,11 @@ def shortened(trajectory: Trajectory, kept: int) -> Trajectory:
     """Its first transitions; the same object if those are all."""
     if kept >= len(trajectory):
         return trajectory
+    frames = ("states", "keypoints", "snapshots", "frames", "uncertainty")
+    there = {name: value for name in frames if (value := getattr(trajectory, name)) is not None}
     return replace(
         trajectory,
-        states=trajectory.states[: kept + 1],
-        keypoints=trajectory.keypoints[: kept + 1],
-        snapshots=None if trajectory.snapshots is None else trajectory.snapshots[: kept + 1],
-        frames=None if trajectory.frames is None else trajectory.frames[: kept + 1],
+        **{name: value[: kept + 1] for name, value in there.items()},
         **{n: getattr(trajectory, n)[:kept] for n in ("actions", "rewards", "terminations", "truncations")},
     )
 

@@ -100,11 +100,13 @@ def test_every_row_is_cut_at_the_same_place(rule) -> None:
     whole = trajectory(np.r_[np.full(6, 3 * PIXEL), np.zeros(6)], jitter=0.3 * JITTER * PIXEL)
     whole.rewards[:] = np.arange(12)
     whole.frames = np.zeros((13, 84, 84, 3), np.uint8)
+    whole.uncertainty = np.arange(13) / 1000
     cut = prune(whole, TASK, rule)
     cut.check(TASK)
     assert abs(len(cut) - 6) <= 1
     np.testing.assert_array_equal(cut.rewards, np.arange(len(cut)))
     assert cut.frames is not None and len(cut.frames) == len(cut) + 1
+    assert cut.uncertainty is not None and cut.uncertainty[-1] == len(cut) / 1000
     assert len(whole) == 12, "the original is left as it was"
 
 

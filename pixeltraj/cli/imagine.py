@@ -92,9 +92,16 @@ def imagine(config: Config) -> tuple[Store, float]:
         begin, origins = starts(i, min(BATCH, config.n - i))
         trajectories = imaginer.imagine(begin, rng, frames=True)
         for trajectory, origin in zip(trajectories, origins):
-            trajectory.origin = {"imagined": True} | origin
+            trajectory.origin = {"imagined": True} | origin | doubts(trajectory)
         store.append(trajectories)
     return store, (len(store) - there) / (time.perf_counter() - began)
+
+
+def doubts(trajectory: Trajectory) -> dict[str, object]:
+    """What the decoder claims of each frame, in words that a store can keep."""
+    if trajectory.uncertainty is None:
+        return {}
+    return {"uncertainty_mm": [round(1000 * float(metres), 2) for metres in trajectory.uncertainty]}
 
 
 def continuation(store: Store, imagined: Trajectory, k: int) -> Trajectory:

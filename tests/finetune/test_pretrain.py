@@ -9,8 +9,9 @@ import torch
 from diffusers import StableDiffusionInstructPix2PixPipeline
 
 import pixeltraj.finetune.pretrain as pretraining
-from pixeltraj.base import Base
+from pixeltraj.base import PRETRAINING, Base
 from pixeltraj.errors import PixeltrajError
+from pixeltraj.files import read_json
 from pixeltraj.finetune.pretrain import Mixture, PretrainConfig, pretrain
 from pixeltraj.finetune.vae import VAEConfig
 from pixeltraj.generator import Generator
@@ -83,6 +84,8 @@ def test_a_base_that_is_taken_up_keeps_its_vae_and_learns_on(
     assert after.lengths == (5,) and tuple(after.unet.config.block_out_channels) == (8, 16)
     near = [(a - b).abs().max() for a, b in zip(before.unet.parameters(), after.unet.parameters())]
     assert 0 < max(near) < 0.01  # two steps away from where it was, not from nothing
+    earlier = read_json(tmp_path / "on" / PRETRAINING, "record")["went_on_from"]
+    assert earlier["identity"] == before.identity and earlier["steps"] == 4 and earlier["went_on_from"] is None
 
 
 def test_a_taken_up_base_without_states_gets_their_encoder(store_path: Path, base_path: Path, tmp_path: Path) -> None:
