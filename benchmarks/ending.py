@@ -62,7 +62,7 @@ class Benchmark:
     """Every so-manieth window is decoded."""
     imagined: int = 32
     """Trajectories imagined of each length."""
-    num_inference_steps: int = 4
+    num_inference_steps: int = 2
     """Denoising steps of the sampler."""
     seed: int = 0
     """Of the start states and the noise."""
@@ -200,7 +200,7 @@ class Listener:
 
 
 def read_imagined(
-    decoder: Decoder, store: Store, k: int, n: int, seed: int, num_inference_steps: int = 4
+    decoder: Decoder, store: Store, k: int, n: int, seed: int, num_inference_steps: int = 2
 ) -> list[Read]:
     """n grids of k frames, imagined from states of held-out episodes."""
     rows = [int(store.offsets[episode]) + step for episode, step in StoreStarts(store, seed).pairs(n)]

@@ -29,7 +29,7 @@ class Effort:
     """Held-out windows from which imagination sets out with k=5; with k=25 half as many."""
     samples: int = 4
     """Futures that are imagined from each of them."""
-    num_inference_steps: int = 4
+    num_inference_steps: int = 2
     """Denoising steps of the sampler, everywhere."""
     audited: int = 32
     """Trajectories of each length that are held against the simulator."""

@@ -56,7 +56,7 @@ class Imaginer:
         self,
         generator: Generator,
         decoder: Decoder,
-        num_inference_steps: int = 4,
+        num_inference_steps: int = 2,
         batch: int = 16,
         length: Length | None = None,
         guidance: Guidance = UNGUIDED,

@@ -29,8 +29,8 @@ class Config:
     """A diffusers folder or hub id; the embedded base if not given."""
     length: Path | None = None
     """Folder that `pixeltraj length` wrote: it proposes how many frames are imagined."""
-    num_inference_steps: int = 4
-    """Denoising steps of the sampler: 4 do for the embedded base, a Stable Diffusion of full size wants 8 to 12."""
+    num_inference_steps: int = 2
+    """Denoising steps of the sampler: 2 do for the embedded base, a Stable Diffusion of full size wants 8 to 12."""
     port: int = 0
     """Where the page is served on this machine; 0 takes any free one."""
     open: bool = True
