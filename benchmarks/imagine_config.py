@@ -4,9 +4,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.jobs import remember
 from pixeltraj.base import Base
-from pixeltraj.errors import PixeltrajError
-from pixeltraj.files import read_json, write_json
+from pixeltraj.files import read_json
 from pixeltraj.grid import LENGTHS
 
 EPISODES_FROM = 9_000_000
@@ -92,7 +92,6 @@ class Benchmark:
 
     def remember(self) -> None:
         """Write down what is asked, in `out`. Raises PixeltrajError where something else was begun there."""
-        path = self.out / "config.json"
         asked = {
             "base": self.base,
             "identity": Base.load(self.base).identity,
@@ -100,13 +99,7 @@ class Benchmark:
             "runners": list(self.runners),
             "effort": asdict(self.effort),
         }
-        if not path.exists():
-            write_json(path, asked)
-        elif (before := read_json(path, "benchmark")) != asked:
-            differing = ", ".join(key for key in asked if before.get(key) != asked[key])
-            raise PixeltrajError(
-                f"{self.out} holds a benchmark with another {differing}; give another --out or remove it"
-            )
+        remember(self.out, asked)
 
     @classmethod
     def recall(cls, out: Path) -> "Benchmark":

@@ -1,5 +1,6 @@
 """Stages, each in a process of its own with one thread, and each only once.
 
+OUT/config.json         what the benchmark was asked to do
 OUT/stages/NAME.json    what a finished stage measured, and the seconds and CPU-seconds that it took
 OUT/logs/NAME.log       what it printed
 """
@@ -44,6 +45,17 @@ class Stage(Generic[J]):
     """Does it, and returns what was measured, JSON-able."""
     after: tuple[str, ...] = ()
     """Stages that have to be finished."""
+
+
+def remember(out: Path, asked: dict[str, Any]) -> None:
+    """Write down what is asked, JSON-able, in OUT/config.json. Raises PixeltrajError where something else was begun
+    there."""
+    path = out / "config.json"
+    if not path.exists():
+        write_json(path, asked)
+    elif (before := read_json(path, "benchmark")) != asked:
+        differing = ", ".join(key for key in asked if before.get(key) != asked[key])
+        raise PixeltrajError(f"{out} holds a benchmark with another {differing}; give another --out or remove it")
 
 
 def result(out: Path, name: str) -> Any:
