@@ -1,9 +1,9 @@
 """How exactly frames are read, and what imagined transitions are worth: `python -m benchmarks.decode [--json FILE]`.
 
-Under fifteen minutes on two cores. Stores are collected and drawn, a LoRA and a decoder of the base trained for each
-task, all on the spot; errors are those on held-out episodes; then imagined transitions, transitions that the decoder
-reads from real frames, and SynthER's are audited against the simulator. Prints the tables in Markdown; --json writes
-all of it. Everything that is made stays in --out, stage by stage: an interrupted run is taken up there.
+About eight minutes on two cores for every two tasks. Stores are collected and drawn, a LoRA and a decoder of the base
+trained for each task, all on the spot; errors are those on held-out episodes; then imagined transitions, transitions
+that the decoder reads from real frames, and SynthER's are audited against the simulator. Prints the tables in Markdown;
+--json writes all of it. Everything that is made stays in --out, stage by stage: an interrupted run is taken up there.
 """
 
 import os

@@ -14,6 +14,7 @@ from benchmarks.imagine_grids import real_grids
 from benchmarks.imagine_tuning import reader
 from pixeltraj.decode.audit import one_step, open_loop
 from pixeltraj.decode.decoder import Decoder
+from pixeltraj.decode.yardstick import span_of
 from pixeltraj.imaginer import Imaginer, Start
 from pixeltraj.latents import store_latents
 from pixeltraj.store import Store
@@ -47,11 +48,6 @@ def really(store: Store, decoder: Decoder, rows: np.ndarray) -> list[Trajectory]
     return decoder.decode(grids, first, [store.task.prompt] * len(rows), store.windows("states", rows[:, :1])[:, 0])
 
 
-def span(store: Store) -> np.ndarray:
-    """(S,) range of each dimension over the training episodes."""
-    return np.ptp(np.concatenate([store.trajectory(e).states for e in store.split()[0]]), axis=0)
-
-
 def dynamics(config: Benchmark, task: str) -> dict[str, Any]:
     store, decoder = Store.open(config.store(task)), reader(config, task)
     measured = {"one_step": one_step_errors(config, store, decoder)}
@@ -60,7 +56,7 @@ def dynamics(config: Benchmark, task: str) -> dict[str, Any]:
 
 def one_step_errors(config: Benchmark, store: Store, decoder: Decoder) -> dict[str, Any]:
     """One-step errors in percent of each dimension's range, imagined over real, for every measured k."""
-    ranges, simulator, measured = span(store), store.task.make(), {}
+    ranges, simulator, measured = span_of(store), store.task.make(), {}
     for k in decoder.lengths:
         count = config.effort.audited if k <= 10 else -(-config.effort.audited // FEWER_LONG)
         rows = starts(store, k, count, config.effort.seed)
@@ -82,7 +78,7 @@ def one_step_errors(config: Benchmark, store: Store, decoder: Decoder) -> dict[s
 def angles(config: Benchmark, store: Store, decoder: Decoder) -> dict[str, Any]:
     """Mean absolute error of the joint angles, rad, over all steps of every measured k: the simulator is restored to
     the start's snapshot and fed the decoded actions."""
-    ranges, simulator, measured = span(store), store.task.make(), {}
+    ranges, simulator, measured = span_of(store), store.task.make(), {}
     for k in decoder.lengths:
         rows = starts(store, k, config.effort.starts, config.effort.seed)
         near = list(store.windows("snapshots", rows[:, :1])[:, 0])

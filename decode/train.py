@@ -90,9 +90,7 @@ def train_on(store: Store, generator: Generator, config: TrainConfig) -> Decoder
     checkpoint = Checkpoint(config.out / "train.checkpoint", asdict(config) | {"generator": generator.identity})
     step, states = checkpoint.load()
     every = -(-len(store_windows(store, generators[0].k, training)) // config.windows)
-    strides = [
-        every * g.grid.rows for g in generators
-    ]  # windows overlap: of longer ones as many fewer hold as many tiles
+    strides = [every * g.grid.rows for g in generators]  # windows overlap: fewer long ones hold as many tiles
     seed, noise, copies = config.seed, config.noise, config.copies
     clean = [Windows.read(store, training, g, stride=n, seed=seed) for g, n in zip(generators, strides)]
     noisy = [Windows.read(store, training, g, noise, True, 0, n, seed) for g, n in zip(generators, strides)]

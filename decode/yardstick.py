@@ -117,6 +117,12 @@ def ranges(real: Store) -> tuple[np.ndarray, np.ndarray]:
     return states.min(axis=0), states.max(axis=0)
 
 
+def span_of(real: Store) -> np.ndarray:
+    """(S,) range of each dimension over the training episodes."""
+    low, high = ranges(real)
+    return high - low
+
+
 def measure(real: Store, examined: Examination, low: np.ndarray, high: np.ndarray) -> Yardstick:
     """From real held-out transitions; what of them could not be examined is left out."""
     task, span = real.task, high - low

@@ -13,9 +13,10 @@ import tyro
 
 from pixeltraj.base import Base
 from pixeltraj.cli.report_audit import Audited, add_checks
-from pixeltraj.cli.report_figures import checked, figures, models_of, open_imagined, open_real, span_of
+from pixeltraj.cli.report_figures import checked, figures, models_of, open_imagined, open_real
 from pixeltraj.cli.report_replay import act, draw_replays, make_cases, read_real
 from pixeltraj.decode.decoder import CONFIG, Decoder
+from pixeltraj.decode.yardstick import span_of
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.eval.cases import chosen, ranked
 from pixeltraj.eval.losses import losses

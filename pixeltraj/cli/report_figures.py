@@ -11,6 +11,7 @@ import torch
 from pixeltraj.base import EMBEDDED, PRETRAINING, Base
 from pixeltraj.cli.view_runs import STORES
 from pixeltraj.decode.audit import audit, real_windows
+from pixeltraj.decode.yardstick import span_of
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.files import read_json
 from pixeltraj.generator import CONFIG_FILE
@@ -56,11 +57,6 @@ def open_imagined(path: Path, real: Store) -> Store:
     if how["from"] != real.attributes["provenance"]:
         raise PixeltrajError(f"{path} was imagined from another store than {real.path}: give that one with --real")
     return store
-
-
-def span_of(real: Store) -> np.ndarray:
-    """(S,) range of each dimension over the training episodes."""
-    return np.ptp(np.concatenate([real.trajectory(e).states for e in real.split()[0]]), axis=0)
 
 
 def check(real: Store, imagined: Store, seed: int) -> dict[str, Any]:
