@@ -28,10 +28,10 @@ from torch import Tensor
 from pixeltraj.base import Base
 from pixeltraj.cli.starts import StoreStarts
 from pixeltraj.decode.decoder import Decoder
-from pixeltraj.decode.features import Windows, grid_features
+from pixeltraj.decode.features import Windows
 from pixeltraj.files import write_json
 from pixeltraj.generator import Generator
-from pixeltraj.grid import COLUMNS, LATENT, LENGTHS
+from pixeltraj.grid import LENGTHS
 from pixeltraj.imaginer import Imaginer, Start
 from pixeltraj.length import LengthConfig, LengthEstimator, measure, train_length
 from pixeltraj.pruner import Rule, prune, shortened
@@ -62,7 +62,7 @@ class Benchmark:
     """Every so-manieth window is decoded."""
     imagined: int = 32
     """Trajectories imagined of each length."""
-    num_inference_steps: int = 2
+    num_inference_steps: int | None = None
     """Denoising steps of the sampler."""
     seed: int = 0
     """Of the start states and the noise."""
@@ -192,15 +192,21 @@ class Listener:
         self.decoder, self.task = decoder, decoder.task
         self.read: list[Read] = []
 
-    def decode(self, latents: Tensor, first: Tensor, prompts: list[str], starts: np.ndarray) -> list[Trajectory]:
-        generator = self.decoder.generator.at(COLUMNS * latents.shape[-2] // LATENT)
-        read = read_features(self.decoder, grid_features(generator, latents, first, prompts), starts)
+    def decode(
+        self,
+        latents: Tensor,
+        first: Tensor,
+        prompts: list[str],
+        starts: np.ndarray,
+        maps: list[Tensor] | None = None,
+    ) -> list[Trajectory]:
+        read = read_features(self.decoder, self.decoder.look(latents, first, prompts, maps), starts)
         self.read += read
         return [one.believed for one in read]
 
 
 def read_imagined(
-    decoder: Decoder, store: Store, k: int, n: int, seed: int, num_inference_steps: int = 2
+    decoder: Decoder, store: Store, k: int, n: int, seed: int, num_inference_steps: int | None = None
 ) -> list[Read]:
     """n grids of k frames, imagined from states of held-out episodes."""
     rows = [int(store.offsets[episode]) + step for episode, step in StoreStarts(store, seed).pairs(n)]

@@ -21,16 +21,18 @@ class Effort:
 
     frames: int = 1500
     """Frames that are collected and drawn for each task that is tuned; every fifth episode is held out."""
-    lora_steps: int = 350
-    """Fine-tuning steps of each LoRA: less than three minutes of one core."""
+    lora_steps: int = 500
+    """Fine-tuning steps of each LoRA of k=5: less than three minutes of one core."""
+    long_lora_steps: int = 300
+    """Of every other LoRA, whose steps take longer, likewise."""
     decoder_steps: int = 800
     """Steps of each decoder's keypoint head; its other heads get as many."""
     starts: int = 80
     """Held-out windows from which imagination sets out with k=5; with k=25 half as many."""
     samples: int = 4
     """Futures that are imagined from each of them."""
-    num_inference_steps: int = 2
-    """Denoising steps of the sampler, everywhere."""
+    num_inference_steps: int | None = None
+    """Denoising steps of the sampler, everywhere; if not given as the generator has them."""
     audited: int = 32
     """Trajectories of each length that are held against the simulator."""
     diverse_starts: int = 16

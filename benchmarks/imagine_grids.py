@@ -12,9 +12,8 @@ from tqdm import tqdm
 
 from benchmarks.imagine_blobs import BlobReader
 from pixeltraj.decode.decoder import Decoder, Reading
-from pixeltraj.decode.features import grid_features
 from pixeltraj.generator import Generator
-from pixeltraj.grid import COLUMNS, LATENT, Grid, to_frames
+from pixeltraj.grid import Grid, to_frames
 from pixeltraj.guidance import UNGUIDED, Guidance
 from pixeltraj.latents import store_latents
 from pixeltraj.store import Store
@@ -103,13 +102,12 @@ class Seen:
 @torch.no_grad()
 def see(store: Store, decoder: Decoder, grids: Tensor, firsts: np.ndarray) -> Seen:
     """grids (B, 4, h, w) that set out from rows firsts (B,) of the store."""
-    generator = decoder.generator.at(COLUMNS * grids.shape[-2] // LATENT)
-    latents, camera = store_latents(store, generator.base), store.task.camera
+    latents, camera = store_latents(store, decoder.generator.base), store.task.camera
     starts = store.windows("states", firsts[:, None])[:, 0]
     corrected, raw, readings = [], [], []
     for part in np.array_split(np.arange(len(grids)), -(-len(grids) // BATCH)):
         first = latents[torch.from_numpy(firsts[part])].float()
-        features = grid_features(generator, grids[part], first, [store.task.prompt] * len(part))
+        features = decoder.look(grids[part], first, [store.task.prompt] * len(part))
         raw.append(decoder.heads.locate(features)[0][..., :2].numpy())
         reading = decoder.read(features, starts[part])
         corrected.append(camera.project(reading.keypoints)[..., :2])

@@ -150,7 +150,8 @@ def notes(report: dict[str, Any]) -> list[str]:
     return [
         f"Windows in which the object moves more than 2 px; padded after success. {read}. For the futures of one start "
         f'"reading real frames" shows how far real ones spread from the same simulator state.',
-        f"{report['effort']['num_inference_steps']} denoising steps. LoRAs took at most {seconds[slowest]:.0f} "
+        f"{report['effort']['num_inference_steps'] or '2, from k=15 on 3'} denoising steps. "
+        f"LoRAs took at most {seconds[slowest]:.0f} "
         f"CPU-seconds ({slowest}), all stages {sum(report['cpu_seconds'].values()) / 60:.0f} CPU-minutes. "
         f"Base {report['base']['identity']}, seed {report['effort']['seed']}.",
         *(f"Not measured: {key}; {why}." for key, why in report["not_measured"].items()),

@@ -54,7 +54,7 @@ def tuned(
             out=config.lora(task, label),
             base=config.base,
             k=k,
-            steps=effort.lora_steps,
+            steps=effort.lora_steps if k == (5,) else effort.long_lora_steps,
             prompt=prompt,
             seed=effort.seed + seed,
         )

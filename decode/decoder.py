@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pixeltraj.decode.features import grid_features
+from pixeltraj.decode.features import grid_features, tile_features
 from pixeltraj.decode.heads import Heads, HeadsConfig
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.files import file_hash, read_json, write_json, write_whole
@@ -24,7 +24,7 @@ from pixeltraj.task import Task
 from pixeltraj.tasks import get_task
 from pixeltraj.trajectory import Trajectory
 
-SCHEMA = 3
+SCHEMA = 4
 WEIGHTS, CONFIG = "decoder.safetensors", "config.json"
 BATCH = 32
 CARRY = 0.8
@@ -83,24 +83,39 @@ class Decoder:
         return k
 
     @torch.no_grad()
-    def decode(self, latents: Tensor, first: Tensor, prompts: list[str], starts: np.ndarray) -> list[Trajectory]:
+    def decode(
+        self,
+        latents: Tensor,
+        first: Tensor,
+        prompts: list[str],
+        starts: np.ndarray,
+        maps: list[Tensor] | None = None,
+    ) -> list[Trajectory]:
         """latents (B, 4, 12 R, 60), first (B, 4, 12, 12), B prompts, starts (B, S) -> B trajectories.
 
-        Each begins exactly at its start and ends with the first transition read as a termination. Grids may have any
-        k that the decoder was trained for. Raises PixeltrajError where the latents or starts hold NaN.
+        maps: what the sampler's last pass saw (`Generator.sample`); without them a pass is made here. Each trajectory
+        begins exactly at its start and ends with the first transition read as a termination. Grids may have any k that
+        the decoder was trained for. Raises PixeltrajError where the latents or starts hold NaN.
         """
         if not (torch.isfinite(latents).all() and torch.isfinite(first).all() and np.isfinite(starts).all()):
             raise PixeltrajError(
                 "the grids to decode hold NaN: the generator diverged; fine-tune again with a lower --lr"
             )
-        generator = self.generator.at(self.readable(COLUMNS * latents.shape[-2] // LATENT))
+        self.readable(COLUMNS * latents.shape[-2] // LATENT)
         trajectories: list[Trajectory] = []
         for i in range(0, len(latents), BATCH):
             part = slice(i, i + BATCH)
-            features = grid_features(generator, latents[part], first[part], prompts[part])
+            seen = [one[part] for one in maps] if maps else None
+            features = self.look(latents[part], first[part], prompts[part], seen)
             reading = self.read(features, starts[part])
             trajectories += [self._cut(reading, row) for row in range(len(features))]
         return trajectories
+
+    def look(self, latents: Tensor, first: Tensor, prompts: list[str], maps: list[Tensor] | None = None) -> Tensor:
+        """Features (B, K, C, L, L) of grids, as `decode` takes them."""
+        if maps:
+            return tile_features(latents, maps)
+        return grid_features(self.generator.at(COLUMNS * latents.shape[-2] // LATENT), latents, first, prompts)
 
     @torch.no_grad()
     def read(self, features: Tensor, starts: np.ndarray) -> Reading:

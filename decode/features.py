@@ -1,60 +1,51 @@
-"""Features: what the generator's U-Net sees in a finished grid (VPD; ATraDiff, section 4.1).
+"""Features: what the generator's U-Net sees in a grid (VPD; ATraDiff, section 4.1).
+
+Of a grid that was imagined just now it has seen all in the sampler's last pass, at no further cost; any other grid,
+such as one of real frames, takes a pass of its own.
 
 Shapes: B batch, K frames, C channels, L = 12 latents a tile, W windows, R = K / 5 rows of tiles.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
 from pixeltraj.camera import FRAME_SIZE
-from pixeltraj.generator import Generator
+from pixeltraj.generator import LAST, Generator
+from pixeltraj.grid import COLUMNS, LATENT, Grid
 from pixeltraj.latents import store_latents
 from pixeltraj.store import Store
 from pixeltraj.windows import store_windows
 
 TIMESTEP = 1
-"""Of the one forward pass: next to no noise, and none is added."""
-BLOCKS = 2
-"""Up blocks that are read, counted from the output."""
+"""Of the forward pass over a grid that is there: next to no noise, and none is added."""
 BATCH = 16
-NOISED = (20, 120)
-"""Timesteps from which grids are reconstructed: from later ones small things, feet above all, come back elsewhere."""
+See = Callable[[Generator, Tensor, Tensor, list[str]], Tensor]
+"""Generator, latents (B, 4, h, w), first (B, 4, L, L), prompts -> features (B, K, C, L, L), as `grid_features`."""
 
 
 @torch.no_grad()
 def grid_features(generator: Generator, latents: Tensor, first: Tensor, prompts: list[str]) -> Tensor:
-    """One forward pass -> (B, K, C, L, L) float32: the last up blocks of every tile, then its latents.
+    """Features (B, K, C, L, L) of grids that were not sampled just now, in a forward pass of their own.
 
-    latents (B, 4, R L, 5 L) a clean grid, first (B, 4, L, L) its condition, prompts B texts.
+    latents (B, 4, R L, 5 L) clean grids, first (B, 4, L, L) their condition, prompts B texts.
     """
     unique = sorted(set(prompts))
     embedding = generator.embed(unique)[[unique.index(prompt) for prompt in prompts]]
-    timestep = torch.full((len(latents),), TIMESTEP, dtype=torch.long)
-    device = latents.device.type
-    with record(list(generator.unet.up_blocks[-BLOCKS:])) as seen, torch.autocast(device, torch.bfloat16):
-        generator.predict(latents, timestep, first, embedding)
+    _, maps = generator.finish(latents, torch.full((len(latents),), TIMESTEP), first, embedding)
+    return tile_features(latents, maps)
+
+
+def tile_features(latents: Tensor, maps: list[Tensor]) -> Tensor:
+    """What the last up blocks saw of each tile, then its latents: (B, K, C, L, L) float32."""
     # The lower levels divide a tile evenly, so that repeating their values never mixes two tiles.
-    maps = [functional.interpolate(m.float(), size=latents.shape[-2:], mode="nearest") for m in seen]
-    return generator.grid.split(torch.cat([*maps, latents], dim=1))
-
-
-@contextmanager
-def record(blocks: list[nn.Module]) -> Iterator[list[Tensor]]:
-    """The outputs of the blocks during the forward passes inside, in the order they come."""
-    seen: list[Tensor] = []
-    hooks = [block.register_forward_hook(lambda _, __, output: seen.append(output)) for block in blocks]
-    try:
-        yield seen
-    finally:
-        for hook in hooks:
-            hook.remove()
+    large = [functional.interpolate(m.float(), size=latents.shape[-2:], mode="nearest") for m in maps]
+    return Grid(COLUMNS * latents.shape[-2] // LATENT).split(torch.cat([*large, latents], dim=1))
 
 
 @dataclass
@@ -92,13 +83,15 @@ class Windows:
         move: int = 0,
         stride: int = 1,
         seed: int = 0,
+        see: See | None = None,
     ) -> "Windows":
         """Every `stride`th window of the episodes.
 
-        reconstruct: half noised, the grids are given to the generator to finish: they show the same, in its own hand.
+        reconstruct: the generator paints the grids as it ends its own: they show the same, in its own hand.
         noise: each tile's latents get Gaussian noise of up to that deviation; imagined latents are never as
         clean as encoded ones. move: the frames of each episode are moved by up to so many pixels, edges
-        repeated; where a small thing lies within a latent is what few episodes do not teach.
+        repeated; where a small thing lies within a latent is what few episodes do not teach. see: what to look at; if
+        None `grid_features`, and of half the grids that were painted here what the painting saw.
         """
         store.require_frames()
         rng = np.random.default_rng([seed, 2])
@@ -113,7 +106,7 @@ class Windows:
         real = np.diff(rows, axis=1) > 0
         steps = rows[:, :-1]
         return cls(
-            features=_features(latents, store, generator, noise, reconstruct, seed),
+            features=_features(latents, states[rows[:, 0]], store, generator, noise, reconstruct, seed, see),
             states=states[rows],
             keypoints=keypoints[rows],
             actions=actions[steps],
@@ -136,33 +129,39 @@ def _latents(store: Store, generator: Generator, rows: np.ndarray, by: np.ndarra
 
 
 def _features(
-    latents: Tensor, store: Store, generator: Generator, noise: float, reconstruct: bool, seed: int
+    latents: Tensor,
+    starts: np.ndarray,
+    store: Store,
+    generator: Generator,
+    noise: float,
+    reconstruct: bool,
+    seed: int,
+    see: See | None,
 ) -> Tensor:
-    """(W, K, 4, L, L) -> (W, K, C, L, L) float16."""
+    """(W, K, 4, L, L), states (W, S) of their first frames -> (W, K, C, L, L) float16."""
     random = torch.Generator().manual_seed(seed)
     features: list[Tensor] = []
-    for tiles in tqdm(latents.split(BATCH), desc=f"features {store.path.name}", unit="batch"):
+    parts = zip(latents.split(BATCH), torch.from_numpy(starts).split(BATCH))
+    for i, (tiles, states) in enumerate(tqdm(list(parts), desc=f"features {store.path.name}", unit="batch")):
         scale = noise * torch.rand((*tiles.shape[:2], 1, 1, 1), generator=random)
         noisy = tiles + scale * torch.randn(tiles.shape, generator=random)
         prompts, grids = [store.task.prompt] * len(tiles), generator.grid.join(noisy)
+        maps: list[Tensor] = []
         if reconstruct:
-            grids = reconstructed(generator, grids, tiles[:, 0], prompts, random)
-        features.append(grid_features(generator, grids, tiles[:, 0], prompts).half())
+            grids, maps = finished(generator, grids, tiles[:, 0], prompts, states, random)
+        if maps and see is None and i % 2 == 0:
+            features.append(tile_features(grids, maps).half())
+        else:  # imagined grids are looked at anew, too, where another LoRA made them
+            features.append((see or grid_features)(generator, grids, tiles[:, 0], prompts).half())
     return torch.cat(features)
 
 
 @torch.no_grad()
-def reconstructed(
-    generator: Generator, grids: Tensor, first: Tensor, prompts: list[str], random: torch.Generator
-) -> Tensor:
-    """grids (B, 4, h, w) -> the same, noised to a random timestep of NOISED and denoised by the generator at one go:
-    what is where stays, how it is painted becomes the generator's."""
-    schedule, (early, late) = generator.base.noise_scheduler, NOISED
-    timestep = torch.randint(early, late, (len(grids),), generator=random)
-    noisy = schedule.add_noise(grids, torch.randn(grids.shape, generator=random), timestep)
-    with torch.autocast(grids.device.type, torch.bfloat16):
-        output = generator.predict(noisy, timestep, first, generator.embed(prompts)).float()
-    kept = schedule.alphas_cumprod[timestep][:, None, None, None]
-    if schedule.config.prediction_type == "v_prediction":
-        return kept.sqrt() * noisy - (1 - kept).sqrt() * output
-    return (noisy - (1 - kept).sqrt() * output) / kept.sqrt()
+def finished(
+    generator: Generator, grids: Tensor, first: Tensor, prompts: list[str], states: Tensor, random: torch.Generator
+) -> tuple[Tensor, list[Tensor]]:
+    """grids (B, 4, h, w) -> the same as the sampler's last pass would have made them, and what it saw: what is where
+    stays, how it is painted becomes the generator's. states (B, S) of the first frames."""
+    timestep = torch.full((len(grids),), LAST)
+    noisy = generator.base.noise_scheduler.add_noise(grids, torch.randn(grids.shape, generator=random), timestep)
+    return generator.finish(noisy, timestep, first, generator.embed(prompts, states))

@@ -64,14 +64,16 @@ class AdaptiveGenerator(Generator):
         first: Tensor,
         prompts: list[str],
         generator: torch.Generator,
-        num_inference_steps: int = 10,
+        num_inference_steps: int | None = None,
         states: Tensor | None = None,
         guidance: Guidance = UNGUIDED,
+        maps: list[Tensor] | None = None,
     ) -> Tensor:
-        """As Generator.sample; which grids are the frozen one's is drawn from the generator too."""
+        """As Generator.sample; which grids are the frozen one's is drawn from the generator too. maps stay empty once a
+        LoRA was taken: a decoder was trained on what the frozen one sees, and has to look for itself."""
         live = self._live.generator
         if live is None:
-            return self.frozen.sample(first, prompts, generator, num_inference_steps, states, guidance)
+            return self.frozen.sample(first, prompts, generator, num_inference_steps, states, guidance, maps)
         old = torch.rand(len(first), generator=generator) < self.frozen_share
         latents = torch.empty_like(self.grid.repeat(first))
         for sampler, rows in ((self.frozen, old), (live.at(self.k), ~old)):

@@ -1,11 +1,13 @@
 """Generator: a base and a LoRA that imagine k frames from the first one, the state and a prompt."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from pixeltraj.base import Base
 from pixeltraj.errors import PixeltrajError
@@ -23,6 +25,13 @@ STATE_FILE = "state_encoder.safetensors"
 """The state encoder as it was fine-tuned; without it the generator takes no states."""
 CONFIG_FILE = "pixeltraj.json"
 """Beside it: base, k, task, how it was made."""
+LAST = 60
+"""Timestep of the sampler's last pass: late enough for it to make one picture of what is nearly one, early enough for
+its features to show what that picture shows."""
+SHORT = 10
+"""Frames up to which two denoising steps do; the embedded base wants three for longer grids."""
+BLOCKS = 2
+"""Up blocks of the U-Net whose features are kept, counted from the output."""
 
 
 class Generator:
@@ -84,6 +93,11 @@ class Generator:
     def unet(self) -> UNet2DConditionModel:
         return self.base.unet
 
+    @property
+    def num_inference_steps(self) -> int:
+        """Denoising steps, unless told otherwise: as few as the embedded base needs for grids of k frames."""
+        return 2 if self.k <= SHORT else 3
+
     def predict(self, noisy: Tensor, timestep: Tensor, first: Tensor, embedding: Tensor) -> Tensor:
         """The U-Net's output (B, 4, h, w) for noisy (B, 4, h, w), timestep (B,), first (B, 4, 12, 12), embedding
         (B, L, D). The condition is unscaled, as InstructPix2Pix has it."""
@@ -104,20 +118,26 @@ class Generator:
         first: Tensor,
         prompts: list[str],
         generator: torch.Generator,
-        num_inference_steps: int = 10,
+        num_inference_steps: int | None = None,
         states: Tensor | None = None,
         guidance: Guidance = UNGUIDED,
+        maps: list[Tensor] | None = None,
     ) -> Tensor:
         """(B, 4, h, w) latents of imagined grids that begin with the frames first (B, 4, 12, 12).
 
-        states: (B, S) float32, in which they were seen. DPM-Solver++, second order. The same generator state gives
-        the same bytes on one machine.
+        states: (B, S) float32, in which they were seen. maps: an empty list, which takes what the last up blocks saw in
+        the last pass, told every condition, for a decoder; it stays empty where there was no such pass.
+
+        DPM-Solver++, second order; its steps are spaced evenly from the noise to LAST, a single one is the noise.
+        The same generator state gives the same bytes on one machine.
         """
-        scheduler = DPMSolverMultistepScheduler.from_config(self._scheduler_config, timestep_spacing="trailing")
-        scheduler.set_timesteps(num_inference_steps)
+        scheduler = DPMSolverMultistepScheduler.from_config(self._scheduler_config)
+        late = scheduler.config.num_train_timesteps - 1
+        steps = num_inference_steps or self.num_inference_steps
+        scheduler.set_timesteps(timesteps=torch.linspace(late, LAST, steps).round().long().tolist())
         takes_states = states is not None and self.base.state_encoder is not None
         passes = [
-            (factor, *self._conditions(condition, first, prompts, states))
+            (factor, condition, *self._conditions(condition, first, prompts, states))
             for condition, factor in guidance.passes(takes_states).items()
         ]
         noise = torch.randn(self.grid.repeat(first).shape, generator=generator)
@@ -125,11 +145,25 @@ class Generator:
         for timestep in scheduler.timesteps:
             scaled, at = scheduler.scale_model_input(latents, timestep), timestep.expand(len(first))
             output = torch.zeros_like(latents)
-            for factor, seen, embedding in passes:
-                with torch.autocast(first.device.type, torch.bfloat16):
+            for factor, condition, seen, embedding in passes:
+                with record(self.unet) as blocks, torch.autocast(first.device.type, torch.bfloat16):
                     output += factor * self.predict(scaled, at, seen, embedding).float()
+                if maps is not None and timestep == LAST and condition == Condition(state=takes_states):
+                    maps[:] = blocks
             latents = scheduler.step(output, timestep, latents).prev_sample
         return latents
+
+    @torch.no_grad()
+    def finish(self, noisy: Tensor, timestep: Tensor, first: Tensor, embedding: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """What the sampler's last pass does. noisy (B, 4, h, w), at the timesteps (B,), embedding as `embed` gives it
+        -> the latents (B, 4, h, w) that the U-Net takes them for, and what its last up blocks saw."""
+        with record(self.unet) as maps, torch.autocast(first.device.type, torch.bfloat16):
+            output = self.predict(noisy, timestep, first, embedding).float()
+        schedule = self.base.noise_scheduler
+        kept = schedule.alphas_cumprod.to(noisy.device)[timestep][:, None, None, None]
+        if schedule.config.prediction_type == "v_prediction":
+            return kept.sqrt() * noisy - (1 - kept).sqrt() * output, maps
+        return (noisy - (1 - kept).sqrt() * output) / kept.sqrt(), maps
 
     def _conditions(
         self, condition: Condition, first: Tensor, prompts: list[str], states: Tensor | None
@@ -137,6 +171,19 @@ class Generator:
         seen = first if condition.frame else torch.zeros_like(first)
         words = prompts if condition.prompt else [""] * len(prompts)
         return seen, self.embed(words, states if condition.state else None)
+
+
+@contextmanager
+def record(unet: nn.Module) -> Iterator[list[Tensor]]:
+    """The outputs of the U-Net's last up blocks during the forward passes inside, in the order they come."""
+    seen: list[Tensor] = []
+    blocks = unet.up_blocks[-BLOCKS:]
+    hooks = [block.register_forward_hook(lambda _, __, output: seen.append(output)) for block in blocks]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def load_lora(base: Base, folder: Path) -> None:

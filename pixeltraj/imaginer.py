@@ -31,8 +31,16 @@ class Decoder(Protocol):
 
     task: Task
 
-    def decode(self, latents: Tensor, first: Tensor, prompts: list[str], starts: np.ndarray) -> list[Trajectory]:
-        """latents (B, 4, h, w), first (B, 4, 12, 12), starts (B, S) -> B trajectories from those states."""
+    def decode(
+        self,
+        latents: Tensor,
+        first: Tensor,
+        prompts: list[str],
+        starts: np.ndarray,
+        maps: list[Tensor] | None = None,
+    ) -> list[Trajectory]:
+        """latents (B, 4, h, w), first (B, 4, 12, 12), starts (B, S), maps as `Generator.sample` gives them -> B
+        trajectories from those states."""
 
 
 class Length(Protocol):
@@ -56,7 +64,7 @@ class Imaginer:
         self,
         generator: Generator,
         decoder: Decoder,
-        num_inference_steps: int = 2,
+        num_inference_steps: int | None = None,
         batch: int = 16,
         length: Length | None = None,
         guidance: Guidance = UNGUIDED,
@@ -65,6 +73,11 @@ class Imaginer:
         self.lengths = length.lengths if length else (generator.k,)
         self.num_inference_steps, self.batch, self.guidance = num_inference_steps, batch, guidance
         self.task = decoder.task
+
+    @property
+    def steps(self) -> dict[str, int]:
+        """Denoising steps of each length."""
+        return {str(k): self.num_inference_steps or self.generator.at(k).num_inference_steps for k in self.lengths}
 
     @torch.no_grad()
     def imagine(
@@ -106,8 +119,9 @@ class Imaginer:
         base, grid = generator.base, generator.grid
         first = base.encode(np.stack([start.frame for start in starts]))
         seen = torch.from_numpy(states)
-        latents = generator.sample(first, prompts, rng, self.num_inference_steps, seen, self.guidance)
-        trajectories = [prune(t, self.task) for t in self.decoder.decode(latents, first, prompts, states)]
+        maps: list[Tensor] = []
+        latents = generator.sample(first, prompts, rng, self.num_inference_steps, seen, self.guidance, maps)
+        trajectories = [prune(t, self.task) for t in self.decoder.decode(latents, first, prompts, states, maps)]
         if frames:
             tiles = grid.split(latents)
             for trajectory, start, row in zip(trajectories, starts, tiles):

@@ -34,9 +34,9 @@ class ImagineConfig:
     """Frames in an image, one of those that the generator was trained for; the least of them if not given."""
     length: Path | None = None
     """Folder that `pixeltraj length` wrote: each trajectory gets the k it needs; else all get --k."""
-    num_inference_steps: int = 2
-    """Denoising steps of the sampler: 2 do for the embedded base, more make its states no truer; a Stable Diffusion of
-    full size wants 8 to 12."""
+    num_inference_steps: int | None = None
+    """Denoising steps of the sampler; the decoder reads what the last one sees. If not given 2, from 15 frames on 3:
+    more make the embedded base's states no truer. A Stable Diffusion of full size wants 8 to 12."""
     guidance: Guidance = UNGUIDED
     """How strongly each condition steers; 1 is as trained."""
 

@@ -74,7 +74,7 @@ def imagine(config: Config) -> tuple[Store, float]:
         "from": starts.provenance,
         "generator": imaginer.generator.identity,
         "k": list(imaginer.lengths),
-        "num_inference_steps": config.num_inference_steps,
+        "num_inference_steps": imaginer.steps,
         "guidance": asdict(config.guidance),
         "seed": config.seed,
     }

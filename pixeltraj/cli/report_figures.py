@@ -140,11 +140,12 @@ def identities(real: Store, imagined: Store, models: dict[str, Any]) -> dict[str
     tuned = how["generator"].partition("+")[2]
     guidance = ", ".join(f"{key} {value:g}" for key, value in how["guidance"].items())
     sizes = ", ".join(str(k) for k in how["k"])
+    steps = ", ".join(str(n) for n in sorted({*how["num_inference_steps"].values()}))
     return {
         "base": f"{name}, {base.identity}",
         "LoRA": f"{tuned}, {lora['steps']} steps, seed {lora['config']['seed']}" if lora else "none: the base alone",
         "decoder": f"{decoder['weights']}, seed {settings.get('seed', 'unknown')}",
-        "imagined": f"{len(imagined)} trajectories of {sizes} frames at most, {how['num_inference_steps']} denoising "
+        "imagined": f"{len(imagined)} trajectories of {sizes} frames at most, {steps} denoising "
         f"steps, guidance {guidance}, seed {how['seed']}",
         "real store": f"{len(real)} episodes, {real.frame_count} frames, seed {source.get('seed', 'unknown')}",
         "renderer": ", ".join(f"{key} {value}" for key, value in (real.renderer or {}).items()),

@@ -29,8 +29,9 @@ class Config:
     """A diffusers folder or hub id; the embedded base if not given."""
     length: Path | None = None
     """Folder that `pixeltraj length` wrote: it proposes how many frames are imagined."""
-    num_inference_steps: int = 2
-    """Denoising steps of the sampler: 2 do for the embedded base, a Stable Diffusion of full size wants 8 to 12."""
+    num_inference_steps: int | None = None
+    """Denoising steps of the sampler: as few as do for the embedded base if not given; a Stable Diffusion of full size
+    wants 8 to 12."""
     port: int = 0
     """Where the page is served on this machine; 0 takes any free one."""
     open: bool = True
@@ -76,7 +77,7 @@ def serve(config: Config) -> ViewServer:
 
 def find(config: Config) -> list[Run]:
     """One run, of what was given and else of what its folder has; or those in a folder of several."""
-    if config.num_inference_steps < 1:
+    if config.num_inference_steps is not None and config.num_inference_steps < 1:
         raise PixeltrajError(f"--num-inference-steps must be at least 1, not {config.num_inference_steps}")
     folder, busy = config.run, threading.Lock()
     if folder is None:

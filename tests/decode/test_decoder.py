@@ -17,12 +17,12 @@ from torch import Tensor
 from pixeltraj.base import Base
 from pixeltraj.camera import FRAME_SIZE
 from pixeltraj.decode.decoder import CONFIG, WEIGHTS, Decoder, pin
-from pixeltraj.decode.features import Windows, grid_features, reconstructed
+from pixeltraj.decode.features import Windows, finished, grid_features, tile_features
 from pixeltraj.decode.heads import Heads, HeadsConfig, KeypointHead, keypoint_loss
 from pixeltraj.decode.measurement import calibration, detection
 from pixeltraj.decode.train import TrainConfig, refinement_loss, train_on
 from pixeltraj.errors import PixeltrajError
-from pixeltraj.generator import Generator
+from pixeltraj.generator import LAST, Generator
 from pixeltraj.grid import LATENT, MARGIN
 from pixeltraj.store import Store
 from pixeltraj.task import Task
@@ -165,7 +165,7 @@ def test_the_window_corrects_what_single_frames_misread_and_says_how_sure_it_is(
     assert vague > 1.5 * clear and not spread[:, 0].any()
 
 
-def test_a_perfect_generator_reconstructs_the_grid_itself(generator: Generator, monkeypatch: Any) -> None:
+def test_a_perfect_generator_finishes_with_the_grid_itself(generator: Generator, monkeypatch: Any) -> None:
     grids, first = torch.randn(2, 4, 12, 60), torch.randn(2, 4, 12, 12)
     schedule, noises = generator.base.noise_scheduler, []
 
@@ -179,7 +179,8 @@ def test_a_perfect_generator_reconstructs_the_grid_itself(generator: Generator, 
 
     monkeypatch.setattr(schedule, "add_noise", add_noise)
     monkeypatch.setattr(generator, "predict", perfect)
-    painted = reconstructed(generator, grids, first, ["push", ""], torch.Generator().manual_seed(0))
+    states, rng = torch.zeros(2, 8), torch.Generator().manual_seed(0)
+    painted, _ = finished(generator, grids, first, ["push", ""], states, rng)
     torch.testing.assert_close(painted, grids, atol=1e-4, rtol=1e-4)
 
 
@@ -198,6 +199,26 @@ def test_features_are_those_of_the_finished_grid(store: Store, generator: Genera
     other = grid_features(generator, latents, first.flip(0), prompts)
     assert not torch.equal(features, other), "the condition must reach the U-Net"
     assert not any(block._forward_hooks for block in generator.unet.up_blocks), "hooks must not stay"
+
+
+def test_what_the_sampler_saw_last_is_what_finishing_its_grid_shows(store: Store, generator: Generator) -> None:
+    _, first, prompts, starts = inputs(store, generator)
+    states, maps = torch.from_numpy(starts), list[Tensor]()
+    seen: list[tuple[Tensor, ...]] = []
+    predict = generator.predict
+    generator.predict = lambda *told: seen.append(told) or predict(*told)  # type: ignore[method-assign,func-returns-value]
+    try:
+        latents = generator.sample(first, prompts, torch.Generator().manual_seed(0), 3, states, maps=maps)
+    finally:
+        generator.predict = predict  # type: ignore[method-assign]
+    assert [int(told[1][0]) for told in seen] == [999, 530, LAST]
+    again, look = generator.finish(*seen[-1])
+    torch.testing.assert_close(again, latents, atol=1e-3, rtol=1e-3)
+    assert len(maps) == len(look) == 2 and all(torch.equal(one, other) for one, other in zip(maps, look))
+    assert tile_features(latents, maps).shape == grid_features(generator, latents, first, prompts).shape
+    none: list[Tensor] = []
+    generator.sample(first, prompts, torch.Generator().manual_seed(0), 1, maps=none)
+    assert not none, "noise shows nothing"
 
 
 def test_windows_are_padded_and_say_so(store: Store, generator: Generator) -> None:

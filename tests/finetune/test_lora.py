@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from pixeltraj.base import Base
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.finetune.train import FinetuneConfig, finetune
-from pixeltraj.generator import CONFIG_FILE, CONV_IN_FILE, LORA_FILE, STATE_FILE, Generator
+from pixeltraj.generator import CONFIG_FILE, CONV_IN_FILE, LAST, LORA_FILE, STATE_FILE, Generator
 from pixeltraj.grid import Grid
 from pixeltraj.store import Store
 
@@ -76,7 +76,7 @@ def test_our_sampler_agrees_with_plain_diffusers(base_path: Path, lora: Path) ->
     first = torch.randn(1, 4, 12, 12, generator=torch.Generator().manual_seed(1))
     ours = generator.sample(first, [PROMPT], torch.Generator().manual_seed(0), num_inference_steps=2)
     noise = torch.randn(1, 4, 12, 60, generator=torch.Generator().manual_seed(0))
-    pipeline.scheduler.set_timesteps(2)
+    pipeline.scheduler.set_timesteps(timesteps=[999, LAST])
     latents = noise * pipeline.scheduler.init_noise_sigma
     embedding = generator.base.embed([PROMPT])
     for timestep in pipeline.scheduler.timesteps:
