@@ -15,7 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pixeltraj.decode.features import grid_features, tile_features
+from pixeltraj.decode.fit import Fit
 from pixeltraj.decode.heads import Heads, HeadsConfig
+from pixeltraj.decode.motion import Motion
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.files import file_hash, read_json, write_json, write_whole
 from pixeltraj.generator import Generator
@@ -67,6 +69,7 @@ class Decoder:
         """lengths: all k whose grids it was trained to read."""
         self.task, self.generator = task, generator
         self.heads = heads.eval().requires_grad_(False)
+        self.fit = fit_of(task, self.heads)
         self.lengths, self.about = lengths, about or {}
         """`metrics` and `provenance`."""
 
@@ -125,7 +128,8 @@ class Decoder:
         shift = pin(self.task, keypoints[:, :1], starts)  # (B, 1, N, 3)
         refined, spread = self.heads.refined(torch.from_numpy(carried(keypoints, shift)).to(pooled), pooled)
         keypoints = refined.cpu().numpy().astype(np.float64)
-        states = torch.from_numpy(known_states(self.task, keypoints, starts)).to(pooled)
+        known = self.fit(known_states(self.task, keypoints, starts), keypoints, spread.cpu().numpy())
+        states = torch.from_numpy(known).to(pooled)
         states = self.heads.fill(states, pooled)
         actions, outcome = self.heads.act(states, pooled)
         if self.heads.config.sparse:
@@ -210,6 +214,10 @@ class Decoder:
         decoder = cls(task, generator, heads, tuple(config["k"]), about)
         decoder.readable(generator.k)
         return decoder
+
+
+def fit_of(task: Task, heads: Heads) -> Fit:
+    return Fit(task, Motion(heads.motion.cpu().numpy(), heads.motion_error.cpu().numpy()))
 
 
 def known_states(task: Task, keypoints: np.ndarray, starts: np.ndarray) -> np.ndarray:

@@ -156,6 +156,9 @@ class Heads(nn.Module):
     reward_mean: Tensor
     reward_std: Tensor
     threshold: Tensor
+    motion: Tensor
+    """(S+1, S) and (S, S): how states go on, and how far that is off (`pixeltraj.decode.motion.Motion`)."""
+    motion_error: Tensor
 
     def __init__(self, config: HeadsConfig) -> None:
         super().__init__()
@@ -176,6 +179,8 @@ class Heads(nn.Module):
         self.register_buffer("reward_std", torch.ones(()))
         self.register_buffer("threshold", torch.zeros(()))
         """Logit above which a transition counts as success (sparse) or as termination (dense)."""
+        self.register_buffer("motion", torch.zeros(config.state + 1, config.state, dtype=torch.float64))
+        self.register_buffer("motion_error", torch.eye(config.state, dtype=torch.float64))
 
     def locate(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(B, K, C, L, L) -> pixels (B, K, N, 3): column, row, depth; pooled features (B, K, C)."""

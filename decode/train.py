@@ -17,10 +17,11 @@ from tqdm import tqdm
 
 from pixeltraj.base import Base
 from pixeltraj.checkpoint import Checkpoint
-from pixeltraj.decode.decoder import CONFIG, Decoder, carried, known_states, pin
+from pixeltraj.decode.decoder import CONFIG, Decoder, carried, fit_of, known_states, pin
 from pixeltraj.decode.features import Windows
 from pixeltraj.decode.heads import Heads, HeadsConfig, keypoint_loss
 from pixeltraj.decode.measurement import measure
+from pixeltraj.decode.motion import Motion
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.files import provenance
 from pixeltraj.generator import Generator
@@ -192,6 +193,9 @@ def make_heads(task: Task, windows: Windows, config: TrainConfig) -> Heads:
         rewards = windows.rewards[windows.real]
         heads.reward_mean.copy_(torch.tensor(float(rewards.mean())))
         heads.reward_std.copy_(torch.tensor(float(max(rewards.std(), 1e-3))))
+    motion = Motion.of(windows.states[:, :-1][windows.real], windows.states[:, 1:][windows.real])
+    heads.motion.copy_(torch.from_numpy(motion.matrix))
+    heads.motion_error.copy_(torch.from_numpy(motion.covariance))
     return heads
 
 
@@ -232,6 +236,7 @@ class BehaviourPhase:
 
     def __init__(self, task: Task, copies: list[Windows], heads: Heads) -> None:
         self.task, self.heads, self.truth = task, heads, copies[0]
+        self.fit = fit_of(task, heads)
         self.keypoints, self.pooled = [], []
         for windows in copies:
             with torch.no_grad():
@@ -260,17 +265,17 @@ class BehaviourPhase:
         keypoints = carried(keypoints, pin(self.task, keypoints[:, :1], starts))
         return self.heads.refined(torch.from_numpy(keypoints).float(), self.pooled[copy][rows])
 
-    def known(self, keypoints: Tensor, rows: np.ndarray) -> Tensor:
+    def known(self, keypoints: Tensor, spread: Tensor, rows: np.ndarray) -> Tensor:
         """(B, K, S) states of some windows as far as their keypoints tell."""
-        starts = self.truth.states[rows, 0]
-        return torch.from_numpy(known_states(self.task, keypoints.detach().numpy().astype(np.float64), starts))
+        starts, points = self.truth.states[rows, 0], keypoints.detach().numpy().astype(np.float64)
+        return torch.from_numpy(self.fit(known_states(self.task, points, starts), points, spread.detach().numpy()))
 
     def loss(self, rng: np.random.Generator, batch: int, jitter: float) -> Tensor:
         rows = rng.integers(len(self.states), size=batch)
         copy = int(rng.integers(len(self.keypoints)))
         others = rng.integers(len(self.states), size=batch)
         keypoints, spread = self.refined(copy, rows, jitter * self.missed[copy][others])
-        states, pooled = self.known(keypoints, rows), self.pooled[copy][rows]
+        states, pooled = self.known(keypoints, spread, rows), self.pooled[copy][rows]
         heads, index, real = self.heads, list(self.heads.config.hidden), self.real[rows]
         filled = heads.fill(states, pooled)
         actions, outcome = heads.act(filled.detach(), pooled)
@@ -294,8 +299,8 @@ class BehaviourPhase:
         for copy, pooled in enumerate(self.pooled):
             others = rng.permutation(len(self.states))
             for rows in np.array_split(np.arange(len(self.states)), max(1, len(self.states) // 64)):
-                keypoints, _ = self.refined(copy, rows, jitter * self.missed[copy][others[rows]])
-                states = self.heads.fill(self.known(keypoints, rows), pooled[rows])
+                keypoints, spread = self.refined(copy, rows, jitter * self.missed[copy][others[rows]])
+                states = self.heads.fill(self.known(keypoints, spread, rows), pooled[rows])
                 logits.append(self.heads.act(states, pooled[rows])[1][..., -1].flatten())
                 truth.append(self.over[rows].flatten())
         return torch.cat(logits), torch.cat(truth)

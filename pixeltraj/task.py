@@ -52,6 +52,9 @@ class Task(ABC):
     """Dimensions that never change within an episode: imagination takes them from the start state."""
     hidden: tuple[str, ...] = ()
     """Dimensions that keypoints do not tell (velocities): the decoder reads them from the window."""
+    pose: tuple[str, ...] = ()
+    """Dimensions that are the last coordinates of the simulator's configuration (qpos), in its order: the decoder fits
+    them to all keypoints at once. None where geometry alone is exact."""
     action_size: int
     action_repeat: int
     """Simulator steps per decision. Frames, states and actions are all taken at decisions."""

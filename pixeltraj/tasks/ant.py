@@ -54,6 +54,7 @@ class AntTask(Task):
     keypoints: tuple[Keypoint, ...] = KEYPOINTS
     state: tuple[Dimension, ...] = POSTURE + MOTION
     hidden: tuple[str, ...] = tuple(d.name for d in MOTION)
+    pose: tuple[str, ...] = tuple(d.name for d in POSTURE)
     action_size: int = 8
     action_repeat: int = 1
     horizon: int = 1000

@@ -47,6 +47,7 @@ class AntMazeTask(AntTask):
     keypoints: tuple[Keypoint, ...] = (*KEYPOINTS, Keypoint("goal", "site", "target"))
     state: tuple[Dimension, ...] = PLACE + POSTURE + MOTION + _GOAL
     static: tuple[str, ...] = tuple(d.name for d in _GOAL)
+    pose: tuple[str, ...] = tuple(d.name for d in PLACE + POSTURE)
     reward: Any = "sparse"
 
     def make(self) -> "AntMazeSimulator":

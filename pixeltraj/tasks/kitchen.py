@@ -122,6 +122,7 @@ class KitchenTask(Task):
     keypoints: tuple[Keypoint, ...] = _KEYPOINTS
     state: tuple[Dimension, ...] = _STATE
     hidden: tuple[str, ...] = _HIDDEN
+    pose: tuple[str, ...] = (*franka.JOINTS, *_OBJECTS, *_POSE)
     action_size: int = 9
     action_repeat: int = 1
     horizon: int = 280

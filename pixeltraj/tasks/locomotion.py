@@ -112,7 +112,7 @@ def _state(joints: tuple[str, ...]) -> tuple[Dimension, ...]:
 def _task(joints: tuple[str, ...], **fields: Any) -> LocomotionTask:
     state = _state(joints)
     hidden = tuple(d.name for d in state if d.name.endswith("_velocity"))
-    return LocomotionTask(state=state, hidden=hidden, **fields)
+    return LocomotionTask(state=state, hidden=hidden, pose=joints, **fields)
 
 
 TASKS = (
