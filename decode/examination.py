@@ -70,15 +70,20 @@ class Examination:
 
 
 def examine(
-    simulator: Simulator, trajectories: list[Trajectory], near: list[np.ndarray], title: str = "audit"
+    simulator: Simulator,
+    trajectories: list[Trajectory],
+    near: list[np.ndarray],
+    title: str | None = "audit",
+    responses: bool = True,
 ) -> Examination:
     """Set the simulator to each s_t, apply a_t, and try what other actions would have done: A + 1 rollouts.
 
-    near: for each trajectory the snapshot (Q,) from which `Simulator.set_state` takes what states leave open.
+    near: for each trajectory the snapshot (Q,) from which `Simulator.set_state` takes what states leave open. title: of
+    the progress bar; None shows none. responses: without them the simulator is asked for a_t alone.
     """
     result = _claimed(trajectories)
     row = 0
-    with tqdm(total=len(result.step), desc=title, unit="transition") as bar, quiet():
+    with tqdm(total=len(result.step), desc=title, unit="transition", disable=title is None) as bar, quiet():
         for trajectory, snapshot in zip(trajectories, near):
             steps = len(trajectory)
             bounds = np.full((steps + 1, 2), np.nan)
@@ -88,7 +93,7 @@ def examine(
                     result.refused[row + t] |= unsound == "refused"
                     result.diverged[row + t] |= unsound == "diverged"
                     if not result.refused[row + t] and not result.diverged[row + t]:
-                        _step(simulator, result, row + t)
+                        _step(simulator, result, row + t, responses)
             worst = np.fmax(bounds[:-1], bounds[1:])
             result.excess[row : row + steps], result.depth[row : row + steps] = worst.T
             row += steps
@@ -144,26 +149,27 @@ def _visit(simulator: Simulator, state: np.ndarray, near: np.ndarray, bounds: np
         simulator.set_state(state, near)
     except (PixeltrajError, mujoco.FatalError):
         return "refused"
-    if _is_lost(simulator):
+    if is_lost(simulator):
         return "diverged"
     simulator.restore(simulator.snapshot())  # contacts and limits of this very state, not of before the last step
     bounds[:] = joint_excess(simulator), penetration(simulator)
     return None
 
 
-def _step(simulator: Simulator, result: Examination, row: int) -> None:
+def _step(simulator: Simulator, result: Examination, row: int, responses: bool) -> None:
     action = result.actions[row]
     here = simulator.snapshot()
     result.reached[row] = simulator.state()
     expected, reward, terminated, *_ = simulator.step(action)
     result.expected[row] = expected
     result.rewards[row, 1], result.terminations[row, 1] = reward, terminated
-    result.diverged[row] = _is_lost(simulator)
-    if not result.diverged[row]:
+    result.diverged[row] = is_lost(simulator)
+    if responses and not result.diverged[row]:
         result.responses[row] = response(simulator, here, np.clip(action, -1.0, 1.0), result.expected[row])
 
 
-def _is_lost(simulator: Simulator) -> bool:
+def is_lost(simulator: Simulator) -> bool:
+    """Whether MuJoCo warned of a bad state since its warnings were last cleared, or its state is not finite."""
     data = simulator.data
     finite = np.isfinite(data.qpos).all() and np.isfinite(data.qvel).all() and np.isfinite(simulator.state()).all()
     return bool(not finite or np.asarray(data.warning.number)[_WARNINGS].any())

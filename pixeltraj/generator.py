@@ -174,10 +174,10 @@ class Generator:
 
 
 @contextmanager
-def record(unet: nn.Module) -> Iterator[list[Tensor]]:
+def record(unet: UNet2DConditionModel) -> Iterator[list[Tensor]]:
     """The outputs of the U-Net's last up blocks during the forward passes inside, in the order they come."""
     seen: list[Tensor] = []
-    blocks = unet.up_blocks[-BLOCKS:]
+    blocks: list[nn.Module] = list(unet.up_blocks)[-BLOCKS:]
     hooks = [block.register_forward_hook(lambda _, __, output: seen.append(output)) for block in blocks]
     try:
         yield seen

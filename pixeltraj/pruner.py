@@ -52,11 +52,11 @@ def shortened(trajectory: Trajectory, kept: int) -> Trajectory:
     if kept >= len(trajectory):
         return trajectory
     frames = ("states", "keypoints", "snapshots", "frames", "uncertainty")
-    there = {name: value for name in frames if (value := getattr(trajectory, name)) is not None}
+    steps = ("actions", "rewards", "terminations", "truncations", "weights")
+    there = {name: value for name in (*frames, *steps) if (value := getattr(trajectory, name)) is not None}
     return replace(
         trajectory,
-        **{name: value[: kept + 1] for name, value in there.items()},
-        **{n: getattr(trajectory, n)[:kept] for n in ("actions", "rewards", "terminations", "truncations")},
+        **{name: value[: kept + (name in frames)] for name, value in there.items()},
     )
 
 

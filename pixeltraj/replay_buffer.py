@@ -144,17 +144,20 @@ class ReplayBuffer:
         self.seconds += time.perf_counter() - began
         self.received += len(trajectories)
         if trajectories:
-            self.imagined.append(*Batch.of(trajectories)[:5])
+            self.imagined.append(*Batch.of(trajectories)[:5], weights=joined_weights(trajectories))
 
     def sample(self, size: int) -> Batch:
         """Each of `size` transitions is from D_s with probability rho, else from D_o; from D_o alone while D_s
-        is empty. Raises PixeltrajError while the buffer is empty."""
+        is empty. Imagined ones that have weights are drawn in proportion to them.
+
+        Raises PixeltrajError while the buffer is empty.
+        """
         if not len(self.own):
             raise PixeltrajError("the replay buffer is empty; store a transition before sampling")
         imagined = self._rng.random(size) < (self.config.rho if len(self.imagined) else 0.0)
         place = self._rng.random(size)
         rows_own = (place[~imagined] * len(self.own)).astype(np.int64)
-        rows_imagined = (place[imagined] * len(self.imagined)).astype(np.int64)
+        rows_imagined = self.imagined.rows_at(place[imagined])
         columns = {"imagined": imagined}
         for name, own in self.own.columns.items():
             columns[name] = drawn = np.empty((size, *own.shape[1:]), own.dtype)
@@ -205,15 +208,32 @@ class Transitions:
         }
         self.appended = 0
         """Transitions so far, the dropped ones included."""
+        self.weights: np.ndarray | None = None
+        """(capacity,) float32; None until the first are appended, then 1 for those without."""
+        self._summed: np.ndarray | None = None
 
     def __len__(self) -> int:
         return min(self.appended, self.capacity)
 
-    def append(self, *rows: np.ndarray) -> None:
-        """rows: states (n, S), actions (n, A), rewards (n,), next_states (n, S), terminations (n,).
+    def rows_at(self, places: np.ndarray) -> np.ndarray:
+        """places (B,) in [0, 1) -> (B,) rows: uniform places give rows in proportion to their weights."""
+        if self.weights is None:
+            return (places * len(self)).astype(np.int64)
+        if self._summed is None or len(self._summed) != len(self):
+            self._summed = np.cumsum(self.weights[: len(self)], dtype=np.float64)
+        rows = np.searchsorted(self._summed, places * self._summed[-1], side="right")
+        return np.minimum(rows, len(self) - 1)
 
-        Raises PixeltrajError, and takes nothing, where shapes do not fit or numbers are not finite.
+    def append(self, *rows: np.ndarray, weights: np.ndarray | None = None) -> None:
+        """rows: states (n, S), actions (n, A), rewards (n,), next_states (n, S), terminations (n,); weights (n,).
+
+        Raises PixeltrajError, and takes nothing, where shapes do not fit, numbers are not finite or weights not above
+        0.
         """
+        if weights is not None and not (
+            weights.shape == (len(rows[0]),) and np.isfinite(weights).all() and (weights > 0).all()
+        ):
+            raise PixeltrajError(f"transitions have weights {weights.shape}; give each one above 0, or drop it")
         for (name, column), new in zip(self.columns.items(), rows, strict=True):
             if new.shape != (len(rows[0]), *column.shape[1:]):
                 raise PixeltrajError(f"transitions have {name} {new.shape}, wanted (n, *{column.shape[1:]})")
@@ -224,13 +244,30 @@ class Transitions:
         places = (self.appended + np.arange(count)[kept]) % self.capacity
         for column, new in zip(self.columns.values(), rows):
             column[places] = new[kept]
+        if self.weights is None and weights is not None:
+            self.weights = np.ones(self.capacity, np.float32)
+        if self.weights is not None:
+            self.weights[places] = 1.0 if weights is None else weights[kept]
+        self._summed = None
         self.appended += count
 
     def state_dict(self) -> dict[str, np.ndarray]:
         filled = {name: column[: len(self)] for name, column in self.columns.items()}
-        return {**filled, "appended": np.array(self.appended)}
+        weighted = {} if self.weights is None else {"weights": self.weights[: len(self)]}
+        return {**filled, **weighted, "appended": np.array(self.appended)}
 
     def load_state_dict(self, saved: dict[str, np.ndarray]) -> None:
         self.appended = int(saved["appended"])
         for name, column in self.columns.items():
             column[: len(self)] = saved[name]
+        self.weights = self._summed = None
+        if "weights" in saved:
+            self.weights = np.ones(self.capacity, np.float32)
+            self.weights[: len(self)] = saved["weights"]
+
+
+def joined_weights(trajectories: list[Trajectory]) -> np.ndarray | None:
+    """(n,) of all their transitions, 1 for those of trajectories without; None where none has any."""
+    if all(t.weights is None for t in trajectories):
+        return None
+    return np.concatenate([np.ones(len(t), np.float32) if t.weights is None else t.weights for t in trajectories])

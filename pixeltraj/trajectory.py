@@ -30,6 +30,8 @@ class Trajectory:
     """(T+1, 84, 84, 3) uint8, where drawn or imagined"""
     uncertainty: np.ndarray | None = None
     """(T+1,) metres by which the decoder expects to have misread the keypoints, along an axis; None for real ones"""
+    weights: np.ndarray | None = None
+    """(T,) float32 above 0: how often a replay buffer draws each transition, beside others; None: all alike"""
     origin: dict[str, object] = field(default_factory=dict)
     """How it came about: seed, policy; or source store, episode and step. JSON-able."""
 
@@ -47,6 +49,8 @@ class Trajectory:
             "truncations": (steps,),
             "keypoints": (steps + 1, points, 3),
         }
+        if self.weights is not None:
+            shapes["weights"] = (steps,)
         if steps == 0:
             raise PixeltrajError(f"a trajectory of {task.name} has no transitions")
         for name, shape in shapes.items():

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixeltraj.errors import PixeltrajError
-from pixeltraj.replay_buffer import ReplayBuffer, ReplayBufferConfig
+from pixeltraj.replay_buffer import Batch, ReplayBuffer, ReplayBufferConfig, joined_weights
 from pixeltraj.trajectory import Trajectory
 
 S, A = 3, 2
@@ -165,3 +165,67 @@ def test_empty_and_broken_data_are_refused() -> None:
     with pytest.raises(PixeltrajError, match="actions"):
         buffer.store(np.zeros(S), np.zeros(A + 1), 0.0, np.zeros(S), False)
     assert len(buffer.own) == 0
+
+
+class Weighing(Dream):
+    """Trajectories whose transitions weigh 1, 2, ..., and the reward tells the weight."""
+
+    def one(self, state: np.ndarray) -> Trajectory:
+        made = super().one(state)
+        made.weights = np.arange(1, self.length + 1, dtype=np.float32)
+        made.rewards = made.weights.copy()
+        return made
+
+
+def test_imagined_transitions_are_drawn_in_proportion_to_their_weights() -> None:
+    buffer = make(Weighing(), rho=0.5, imagine_batch=1)
+    fill(buffer, 200)
+    drawn = buffer.sample(40_000)
+    counts = np.bincount(drawn.rewards[drawn.imagined].astype(int), minlength=5)[1:]
+    expected = drawn.imagined.sum() * np.arange(1, 5) / 10
+    assert (np.abs(counts - expected) < 5 * np.sqrt(expected)).all()
+    assert abs(drawn.imagined.sum() - 20_000) < 5 * np.sqrt(10_000), "rho is what it was"
+    imagined = drawn.states[drawn.imagined]
+    np.testing.assert_array_equal(drawn.next_states[drawn.imagined], imagined + 1)
+
+
+def test_weights_of_one_draw_what_no_weights_draw() -> None:
+    plain, weighed = make(Dream(), rho=0.5), make(Dream(), rho=0.5)
+    weighed.imagined.weights = np.ones(weighed.imagined.capacity, np.float32)
+    for buffer in (plain, weighed):
+        fill(buffer, 300)
+    for a, b in zip(plain.sample(256), weighed.sample(256)):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_weights_go_with_the_ring_and_come_back_from_a_checkpoint() -> None:
+    first = make(Weighing(), rho=0.5, capacity=50, imagine_batch=1)
+    fill(first, 300)
+    weights = first.imagined.weights
+    assert weights is not None
+    np.testing.assert_array_equal(weights, first.imagined.columns["rewards"])
+    resumed = make(Weighing(), seed=3, rho=0.5, capacity=50, imagine_batch=1)
+    resumed.load_state_dict({key: value.copy() for key, value in first.state_dict().items()})
+    for buffer in (first, resumed):
+        fill(buffer, 20, first=300)
+    for a, b in zip(first.sample(64), resumed.sample(64)):
+        np.testing.assert_array_equal(a, b)
+    saved = make(Dream(), rho=0.5).state_dict()
+    assert "imagined.weights" not in saved
+    resumed.load_state_dict(saved)
+    assert resumed.imagined.weights is None
+
+
+def test_those_without_weights_weigh_one() -> None:
+    dream = Dream()
+    buffer = make(dream, rho=0.5, imagine_batch=1)
+    buffer.imagined.append(*Batch.of([dream.one(np.zeros(S, np.float32))])[:5])
+    heavy = Weighing().one(np.zeros(S, np.float32))
+    buffer.imagined.append(*Batch.of([heavy])[:5], weights=joined_weights([heavy]))
+    assert buffer.imagined.weights is not None
+    assert buffer.imagined.weights[:8].tolist() == [1, 1, 1, 1, 1, 2, 3, 4]
+    assert joined_weights([dream.one(np.zeros(S, np.float32)), heavy]).tolist() == [1, 1, 1, 1, 1, 2, 3, 4]  # type: ignore
+    for bad in (np.zeros(4, np.float32), np.ones(3, np.float32), np.full(4, np.nan, np.float32)):
+        with pytest.raises(PixeltrajError, match="weights"):
+            buffer.imagined.append(*Batch.of([heavy])[:5], weights=bad)
+    assert buffer.imagined.appended == 8

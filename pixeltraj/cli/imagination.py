@@ -1,6 +1,6 @@
 """Imagination for agents: draws the agent's current state and imagines on from it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +8,13 @@ import numpy as np
 import torch
 
 from pixeltraj.base import Base
+from pixeltraj.cli.keeping import Keeper
 from pixeltraj.decode.decoder import Decoder
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.generator import Generator
 from pixeltraj.guidance import UNGUIDED, Guidance
 from pixeltraj.imaginer import Imaginer, Start
+from pixeltraj.keep import ALL, Keep, Tally
 from pixeltraj.length import LengthEstimator
 from pixeltraj.render.backends import open_renderer
 from pixeltraj.render.renderer import Renderer
@@ -39,6 +41,8 @@ class ImagineConfig:
     more make the embedded base's states no truer. A Stable Diffusion of full size wants 8 to 12."""
     guidance: Guidance = UNGUIDED
     """How strongly each condition steers; 1 is as trained."""
+    keep: Keep = ALL
+    """What is kept of what is imagined; all of it if nothing is said."""
 
     def read(self) -> tuple[Imaginer, dict[str, Any] | None]:
         """The imaginer, and how the frames have to be drawn that it sets out from (None: not known)."""
@@ -54,25 +58,43 @@ class ImagineConfig:
     def __call__(self, task: Task) -> "Imagination":
         """What an experiment's process calls once; see `pixeltraj.eval.experiment`."""
         imaginer, wanted = self.read()
+        return Imagination(imaginer, self.renderer(task, wanted), self.keep)
+
+    def keeper(self, imaginer: Imaginer, wanted: dict[str, Any] | None) -> Keeper:
+        """What keeps the good ones of trajectories that the imaginer makes; closes the renderer that it opened."""
+        drawing = self.renderer(imaginer.task, wanted) if "cycle" in self.keep.wanted else None
+        return Keeper(self.keep, imaginer.decoder, drawing)
+
+    def renderer(self, task: Task, wanted: dict[str, Any] | None) -> Renderer:
+        """What draws frames as the decoder knows them. Raises PixeltrajError where that cannot be done here."""
         renderer = open_renderer(task.make(), wanted["backend"] if wanted else "auto")
         if wanted and renderer.settings != wanted:
             raise PixeltrajError(
                 f"{self.decoder} was trained on frames drawn with {wanted}, here they are drawn with "
                 f"{renderer.settings}: render the store here and train the decoder again"
             )
-        return Imagination(imaginer, renderer)
+        return renderer
 
 
 class Imagination:
     """states and snapshots in, trajectories out: pixeltraj.replay_buffer.Imagine."""
 
-    def __init__(self, imaginer: Imaginer, renderer: Renderer) -> None:
+    def __init__(self, imaginer: Imaginer, renderer: Renderer, keep: Keep = ALL) -> None:
         self.imaginer, self.renderer = imaginer, renderer
+        self._keeper = Keeper(keep, imaginer.decoder, renderer)
+
+    @property
+    def tally(self) -> Tally:
+        """How much was kept so far of what was imagined."""
+        return self._keeper.tally
 
     def __call__(self, states: np.ndarray, snapshots: np.ndarray, seed: int) -> list[Trajectory]:
+        """`Keep` chooses among the trajectories of one call."""
         frames = self.renderer.frames(snapshots)
         starts = [Start(state, frame) for state, frame in zip(states, frames)]
-        return self.imaginer.imagine(starts, torch.Generator().manual_seed(seed))
+        rng = torch.Generator().manual_seed(seed)
+        imagined = self.imaginer.imagine(starts, rng, frames=self._keeper.needs_frames)
+        return [replace(trajectory, frames=None) for trajectory in self._keeper(imagined, list(snapshots))]
 
     def close(self) -> None:
         self.renderer.close()

@@ -1,6 +1,13 @@
-"""`pixeltraj imagine TASK [--from STORE] --out STORE2 --decoder DIR`"""
+"""`pixeltraj imagine TASK [--from STORE] --out STORE2 --decoder DIR`
+
+With --keep.uncertainty, --keep.cycle or --keep.audit the worst transitions of each batch of 16 trajectories are
+dropped, or weighed: see `pixeltraj.keep`. The origin of a trajectory then says, under `keep`, how many transitions had
+been `imagined` and `kept` up to the end of its batch, and from which start the `next` batch goes on: an interrupted run
+ends as it would have ended. Weights stand in the origin too, as `weights`.
+"""
 
 import time
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +20,7 @@ from pixeltraj.cli.imagination import ImagineConfig
 from pixeltraj.cli.starts import ResetStarts, Starts, StoreStarts
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.files import provenance
+from pixeltraj.keep import Tally
 from pixeltraj.picture import KINDS, draw, require_kind
 from pixeltraj.store import Store
 from pixeltraj.tasks import get_task
@@ -31,7 +39,7 @@ class Config(ImagineConfig):
     out: Path
     """The store of imagined trajectories: a new one, or one that an interrupted run of the same command left."""
     n: int = 64
-    """Trajectories to imagine."""
+    """Trajectories to imagine; fewer are stored where --keep drops some."""
     seed: int = 0
     """Of the choice of start states and of the noise."""
     show: Path | None = None
@@ -41,12 +49,17 @@ class Config(ImagineConfig):
 def run(config: Config) -> None:
     if config.show:
         require_kind(config.show)
-    store, speed = imagine(config)
+    tally = Tally()
+    store, speed = imagine(config, tally)
     print(
         f"{store.path}: {len(store)} imagined trajectories of {store.task.name}, "
         f"{store.frame_count - len(store)} transitions" + (f", {speed:.1f} a second" if speed else "")
     )
-    if config.show:
+    if config.keep.wanted:
+        print(f"{tally} of {config.n} trajectories, by {config.keep}")
+    if config.show and not len(store):
+        print(f"{config.show} is not drawn: nothing was kept")
+    elif config.show:
         imagined, real = [store.trajectory(i) for i in range(min(SHOWN, len(store)))], None
         if config.source:
             source, k = Store.open(config.source), max(store.attributes["provenance"]["k"])
@@ -56,8 +69,11 @@ def run(config: Config) -> None:
         print(f"{files}: {len(imagined)} of them" + (" beside the real ones" if real else ""))
 
 
-def imagine(config: Config) -> tuple[Store, float]:
-    """The store, filled up to n, and how many were imagined a second; 0 where none was lacking."""
+def imagine(config: Config, tally: Tally | None = None) -> tuple[Store, float]:
+    """The store, filled up from n starts, and how many were imagined a second; 0 where none was lacking.
+
+    tally: is told how much was kept, of what an interrupted run had imagined too.
+    """
     task = get_task(config.task)
     if config.n < 1:
         raise PixeltrajError("--n must be at least 1")
@@ -78,23 +94,52 @@ def imagine(config: Config) -> tuple[Store, float]:
         "guidance": asdict(config.guidance),
         "seed": config.seed,
     }
-    if config.out.exists():
-        store = Store.open(config.out, task)
-        before = {key: store.attributes["provenance"].get(key) for key in how}
-        if before != how:
-            raise PixeltrajError(f"{config.out} was imagined in another way; give another --out")
-    else:
-        store = Store.create(config.out, task, provenance(**how), {})
-        store.begin_rendering({"backend": "imagined", "generator": imaginer.generator.identity})
-    began, there = time.perf_counter(), len(store)
-    for i in tqdm(range(len(store), config.n, BATCH), desc="imagine", unit="batch"):
-        rng = torch.Generator().manual_seed(config.seed * 1_000_003 + i)
-        begin, origins = starts(i, min(BATCH, config.n - i))
-        trajectories = imaginer.imagine(begin, rng, frames=True)
-        for trajectory, origin in zip(trajectories, origins):
-            trajectory.origin = {"imagined": True} | origin | doubts(trajectory)
-        store.append(trajectories)
-    return store, (len(store) - there) / (time.perf_counter() - began)
+    if config.keep.wanted:
+        how["keep"] = asdict(config.keep)
+    with closing(config.keeper(imaginer, wanted)) as keeper:
+        if keeper.needs_snapshots:
+            starts.snapshots(starts(0, 1)[1])  # whether there are any is known before a store is begun
+        if config.out.exists():
+            store = Store.open(config.out, task)
+            there = store.attributes["provenance"]
+            if any(there.get(key) != how.get(key) for key in (*how, "keep")):
+                raise PixeltrajError(f"{config.out} was imagined in another way; give another --out")
+        else:
+            store = Store.create(config.out, task, provenance(**how), {})
+            store.begin_rendering({"backend": "imagined", "generator": imaginer.generator.identity})
+        began, first = time.perf_counter(), done(store, keeper.tally)
+        for i in tqdm(range(first, config.n, BATCH), desc="imagine", unit="batch"):
+            rng = torch.Generator().manual_seed(config.seed * 1_000_003 + i)
+            begin, origins = starts(i, min(BATCH, config.n - i))
+            trajectories = imaginer.imagine(begin, rng, frames=True)
+            for trajectory, origin in zip(trajectories, origins):
+                trajectory.origin = {"imagined": True} | origin
+            kept = keeper(trajectories, list(starts.snapshots(origins)) if keeper.needs_snapshots else [])
+            for trajectory in kept:
+                trajectory.origin |= doubts(trajectory)
+                if config.keep.wanted:
+                    trajectory.origin |= counted(trajectory, keeper.tally, i + len(begin))
+            store.append(kept)
+        if tally is not None:
+            tally.imagined, tally.kept = keeper.tally.imagined, keeper.tally.kept
+        return store, max(0, config.n - first) / (time.perf_counter() - began)
+
+
+def done(store: Store, tally: Tally) -> int:
+    """The start that imagination goes on from; `tally` is set to what was counted up to it."""
+    counts = store.episodes[-1].get("keep") if len(store) else None
+    if counts is None:
+        return len(store)
+    tally.imagined, tally.kept = counts["imagined"], counts["kept"]
+    return int(counts["next"])
+
+
+def counted(trajectory: Trajectory, tally: Tally, following: int) -> dict[str, object]:
+    """What the origin of a trajectory that was kept says of its batch, and its weights."""
+    said: dict[str, object] = {"keep": {**asdict(tally), "next": following}}
+    if trajectory.weights is not None:
+        said["weights"] = [round(float(weight), 4) for weight in trajectory.weights]
+    return said
 
 
 def doubts(trajectory: Trajectory) -> dict[str, object]:

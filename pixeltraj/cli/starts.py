@@ -26,6 +26,9 @@ class Starts(Protocol):
     def __call__(self, first: int, count: int) -> tuple[list[Start], list[Origin]]:
         """So many of them, from the first on."""
 
+    def snapshots(self, origins: list[Origin]) -> np.ndarray:
+        """(B, Q) float64: the simulator's states at starts of these origins."""
+
 
 class StoreStarts:
     """States of held-out episodes, each at most once while there are enough."""
@@ -47,6 +50,16 @@ class StoreStarts:
             starts.append(Start(state, frame))
             origins.append({"episode": episode, "step": step})
         return starts, origins
+
+    def snapshots(self, origins: list[Origin]) -> np.ndarray:
+        """Raises PixeltrajError where the store holds no simulator states."""
+        if not self.store.attributes["snapshot_layout"]:
+            raise PixeltrajError(
+                f"{self.store.path} holds no simulator states, near which imagined ones could be set: give --from a "
+                f"collected store, or leave out --keep.cycle and --keep.audit"
+            )
+        rows = [int(self.store.offsets[int(str(o["episode"]))]) + int(str(o["step"])) for o in origins]
+        return self.store.windows("snapshots", np.array(rows, dtype=np.int64)[:, None])[:, 0]
 
     def pairs(self, n: int) -> list[tuple[int, int]]:
         """The first n (episode, step) of them."""
@@ -79,3 +92,10 @@ class ResetStarts:
             starts.append(Start(state, self._renderer.frames(self.simulator.snapshot()[None])[0]))
             origins.append({"reset_seed": seed})
         return starts, origins
+
+    def snapshots(self, origins: list[Origin]) -> np.ndarray:
+        found = []
+        for origin in origins:
+            self.simulator.reset(seed=int(str(origin["reset_seed"])))
+            found.append(self.simulator.snapshot())
+        return np.stack(found)
