@@ -1,5 +1,6 @@
 """MuJoCo's own rasteriser, through OpenGL."""
 
+import atexit
 import copy
 import weakref
 
@@ -50,8 +51,11 @@ class MujocoRenderer(Renderer):
             self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
         except mujoco.FatalError as error:
             raise NoOpenGL(str(error).splitlines()[0]) from error
-        # A context that outlives the GL binding cannot be freed any more: at the latest, close before the exit.
+        # A context that outlives the GL binding cannot be freed any more: at the latest, close before the exit. The
+        # binding registered its own end by now; finalizers as a group may have been registered long before.
         self._close = weakref.finalize(self, _free, self._gl, self._context)
+        self._close.atexit = False
+        atexit.register(self._close)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self._scene = mujoco.MjvScene(model, maxgeom=model.ngeom + model.nsite + 100)
         for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from pixeltraj.environments import NAMESPACE, register
+from pixeltraj.environments import NAMESPACE, Snapshots, register
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.simulator import Simulator
 from pixeltraj.tasks import TASKS
@@ -47,6 +47,22 @@ def test_one_line_is_enough_in_a_fresh_process_and_nothing_registers_unasked() -
         "gymnasium.make('pixeltraj.environments:pixeltraj/push-v3').reset(seed=0)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_info_has_the_simulators_state_of_its_moment() -> None:
+    environment = gymnasium.make(f"{NAMESPACE}/HalfCheetah-v5", max_episode_steps=3)
+    simulator = environment.unwrapped
+    assert isinstance(simulator, Simulator)
+    state, info = environment.reset(seed=0)
+    for _ in range(3):
+        np.testing.assert_array_equal(info["snapshot"], simulator.snapshot())
+        state, _, _, truncated, info = environment.step(environment.action_space.sample())
+    assert truncated
+    simulator.restore(info["snapshot"])
+    np.testing.assert_array_equal(simulator.state(), state)
+    environment.close()
+    with pytest.raises(PixeltrajError, match="none of pixeltraj's"):
+        Snapshots(gymnasium.make("HalfCheetah-v5"))
 
 
 def test_unknown_names_are_refused() -> None:

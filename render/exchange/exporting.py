@@ -48,7 +48,7 @@ def export(config: ExportConfig) -> str:
         **provenance(),
         "task": store.task.name,
         "action_repeat": store.task.action_repeat,
-        "imagined": bool(store.attributes["provenance"].get("imagined", False)),
+        "imagined": any(store.attributes["provenance"].get(name) for name in ("imagined", "synthetic")),
         "store": store.attributes["provenance"],
     }
     if config.format == "npz":
@@ -64,6 +64,8 @@ def algorithm(store: Store) -> str:
     made: dict[str, Any] = store.attributes["provenance"]
     if made.get("imagined"):
         return "synthetic: imagined by pixeltraj with Stable Diffusion, not simulated"
+    if "synthetic" in made:
+        return f"synthetic: transitions drawn by {made['synthetic']}, not simulated"
     if "policy" in made:
         return f"pixeltraj collect: policy {made['policy']}, Gaussian noise {made['noise']} on its actions"
     return f"imported by pixeltraj from {made.get('from', 'elsewhere')}"

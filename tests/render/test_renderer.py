@@ -1,5 +1,8 @@
 """Renderer: what all backends share."""
 
+import subprocess
+import sys
+
 import mujoco
 import numpy as np
 import pytest
@@ -60,3 +63,20 @@ def test_a_sequence_is_drawn_as_the_task_it_is_at() -> None:
         alone = simulator.current  # type: ignore[attr-defined]
         with open_renderer(alone) as other:
             np.testing.assert_array_equal(other.frame(), frame)
+
+
+LEFT_OPEN = """
+import weakref
+owner = type("Owner", (), {})()
+weakref.finalize(owner, print)  # finalizers have their place at the exit before there is OpenGL: it must not go first
+from pixeltraj.render.backends import open_renderer
+from pixeltraj.tasks import get_task
+simulator = get_task("HalfCheetah-v5").make()
+simulator.reset(seed=0)
+renderer = open_renderer(simulator, "mujoco")
+"""
+
+
+def test_a_program_may_leave_a_renderer_open() -> None:
+    done = subprocess.run([sys.executable, "-c", LEFT_OPEN], capture_output=True, text=True)
+    assert done.returncode == 0 and "Error" not in done.stderr, done.stderr

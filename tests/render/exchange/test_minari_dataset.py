@@ -128,6 +128,12 @@ def test_imagined_data_is_called_synthetic(tmp_path: Path, store: Store) -> None
     dataset = minari.load_dataset("imagined-v0")
     assert dataset.storage.metadata["algorithm_name"].startswith("synthetic: imagined")
     assert dataset.storage.metadata["pixeltraj"]["imagined"] is True
+    drawn = Store.create(tmp_path / "synther", store.task, {"synthetic": "synther", "from": {"policy": "scripted"}}, {})
+    drawn.append([replace(store.trajectory(0), snapshots=None)])
+    export(ExportConfig(drawn.path, "minari", Path("synther-v0")))
+    metadata = minari.load_dataset("synther-v0").storage.metadata
+    assert metadata["algorithm_name"].startswith("synthetic: transitions drawn by synther")
+    assert metadata["pixeltraj"]["imagined"] is True
     np.testing.assert_array_equal(dataset[0].observations, store.trajectory(0).states)
 
 
