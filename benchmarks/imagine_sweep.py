@@ -38,8 +38,8 @@ from matplotlib import pyplot as plt
 K = 5
 STEPS = (1, 2, 3, 4, 8, 16)
 SCALES = (0.0, 1.0, 1.5, 2.0)
-RANKS = (2, 4, 16, 64)
-TRAINED = (50, 100, 200, 400, 800)
+RANKS = (4, 16, 64)
+TRAINED = (60, 125, 250, 500)
 
 
 @dataclass(frozen=True)
