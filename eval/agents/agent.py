@@ -1,0 +1,72 @@
+"""Agent: what an experiment asks of every agent; and the batches that go in."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from torch import Tensor
+
+from pixeltraj.replay_buffer import Batch
+from pixeltraj.trajectory import Trajectory
+
+COLUMNS = ("states", "actions", "rewards", "next_states", "terminations", "imagined")
+
+
+@runtime_checkable
+class Agent(Protocol):
+    """Made by `make_agent` (catalogue.py). Everything random in it comes from one generator that it was given."""
+
+    config: Any
+    """Its dataclass; `config.batch` is the size of the batches that it wants."""
+
+    def act(self, states: np.ndarray, explore: bool) -> np.ndarray:
+        """states (..., S) -> actions (..., A) float32 in [-1, 1]: a sample of the policy, or its best guess."""
+
+    def update(self, batch: Batch, cloned: np.ndarray | None = None) -> dict[str, Tensor]:
+        """One step of training. -> losses and the like, scalars.
+
+        cloned (B,) bool: rows whose actions an agent with a cloning term (`bc_weight`) is drawn to; the imagined
+        ones where nothing is said.
+        """
+
+    def td_error(self, batch: Batch) -> np.ndarray | None:
+        """(B,) how far the values are from their targets, absolute; None for an agent that has no critic.
+
+        Leaves the agent as it was, its randomness included.
+        """
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that training goes on from: a killed run that loads them ends like the unbroken one."""
+
+    def load_tensors(self, saved: dict[str, Tensor]) -> None:
+        """Inverse of `tensors`, for an agent made with the same configuration."""
+
+
+@runtime_checkable
+class Pretrained(Agent, Protocol):
+    """An agent that learns what behaviour looks like before it learns what is worth doing."""
+
+    def pretrain(self, trajectories: Sequence[Trajectory], rng: np.random.Generator) -> list[float]:
+        """Learn from the actions alone. -> the loss of each step. `tensors` hold what was learned."""
+
+
+def no_data(state_size: int, action_size: int) -> Batch:
+    """Offline data of an agent that begins without any: states go into its networks as they are."""
+    states, flags = np.zeros((0, state_size), np.float32), np.zeros(0, bool)
+    return Batch(
+        states=states,
+        actions=np.zeros((0, action_size), np.float32),
+        rewards=np.zeros(0, np.float32),
+        next_states=states,
+        terminations=flags,
+        imagined=flags,
+    )
+
+
+def symmetric(offline: Batch, replay: Batch | None) -> tuple[Batch, np.ndarray]:
+    """Offline and replay rows as one batch, and which of them are cloned (B,): the offline and the imagined ones."""
+    if replay is None:
+        return offline, np.ones(len(offline.states), bool)
+    cloned = np.concatenate([np.ones(len(offline.states), bool), replay.imagined])
+    columns = {name: np.concatenate([getattr(offline, name), getattr(replay, name)]) for name in COLUMNS}
+    return Batch(**columns), cloned
