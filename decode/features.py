@@ -85,7 +85,7 @@ class Windows:
         seed: int = 0,
         see: See | None = None,
     ) -> "Windows":
-        """Every `stride`th window of the episodes.
+        """Every `stride`th window of the episodes, at least one of each.
 
         reconstruct: the generator paints the grids as it ends its own: they show the same, in its own hand.
         noise: each tile's latents get Gaussian noise of up to that deviation; imagined latents are never as
@@ -95,7 +95,8 @@ class Windows:
         """
         store.require_frames()
         rng = np.random.default_rng([seed, 2])
-        parts = [store_windows(store, generator.k, [e])[int(rng.integers(stride)) :: stride] for e in episodes]
+        every = [store_windows(store, generator.k, [e]) for e in episodes]
+        parts = [some[int(rng.integers(min(stride, len(some)))) :: stride] for some in every]
         moves = [rng.integers(-move, move + 1, size=2) for _ in episodes]
         rows = np.concatenate(parts)  # (W, K) of the store
         latents = torch.cat([_latents(store, generator, part, by) for part, by in zip(parts, moves)])

@@ -228,6 +228,8 @@ def test_windows_are_padded_and_say_so(store: Store, generator: Generator) -> No
     assert (windows.states[6] == windows.states[6, 0]).all()
     assert windows.terminations.sum() == 8 and not windows.terminations[~windows.real].any()
     assert windows.rewards.sum() == 8
+    few = Windows.read(store, [0, 1, 2], generator, move=2, stride=30)  # episodes have 7 windows
+    assert len(few) == 3 and few.moved.shape == (3, 2)
 
 
 def test_pin_makes_the_first_frame_say_the_known_state() -> None:
