@@ -4,13 +4,17 @@ A network F that sees scaled input is made a denoiser of every noise level sigma
 
     D(x, sigma) = c_skip x + c_out F(c_in x, c_noise)
 
-and sampled with their stochastic Heun solver (Algorithm 2). Shapes: B batch, D numbers of a vector.
+and sampled with their stochastic Heun solver (Algorithm 2). Where a part of each vector is known beforehand, it goes
+into the network beside the noise, as it is, and only the rest is denoised: samples are then of the conditional
+distribution, which putting the known part in place of the sampler's own (hard replacement) only comes near.
+Shapes: B batch, D numbers of a vector, Q of them known.
 """
 
 import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +24,9 @@ from pixeltraj.errors import PixeltrajError
 FREQUENCIES = 8
 """Of the noise level's sines and cosines."""
 EMBEDDING = 128
-"""Numbers in which the network is told the noise level."""
+"""Numbers in which the network is told the noise level and the vector, or as many as the vector has if that is more."""
+SHALLOW = 6
+"""Blocks up to which a residual MLP begins with torch's own weights."""
 
 
 @dataclass(frozen=True)
@@ -63,31 +69,35 @@ class EDM(nn.Module):
     """A denoiser of vectors, its loss, and samples."""
 
     def __init__(self, network: nn.Module, config: EDMConfig) -> None:
-        """network: (B, D) scaled vectors, (B, 1) c_noise -> (B, D). Raises PixeltrajError on a bad config."""
+        """network: (B, D) scaled vectors, with (B, Q) known numbers behind them if there are any, and (B, 1) c_noise
+        -> (B, D). Raises PixeltrajError on a bad config."""
         super().__init__()
         config.check()
         self.network, self.config = network, config
 
-    def forward(self, noisy: Tensor, sigma: Tensor) -> Tensor:
-        """(B, D) vectors with noise of (B, 1) standard deviation -> (B, D) what they are expected to be without."""
+    def forward(self, noisy: Tensor, sigma: Tensor, known: Tensor | None = None) -> Tensor:
+        """(B, D) vectors with noise of (B, 1) standard deviation, known (B, Q) -> (B, D) what they are expected to be
+        without the noise."""
         data = self.config.sigma_data
         total = (sigma**2 + data**2).sqrt()
-        predicted = self.network(noisy / total, sigma.log() / 4)
+        seen = noisy / total
+        predicted = self.network(seen if known is None else torch.cat([seen, known], dim=1), sigma.log() / 4)
         return (data / total) ** 2 * noisy + sigma * data / total * predicted
 
-    def loss(self, clean: Tensor, rng: torch.Generator) -> Tensor:
-        """clean (B, D) -> the mean squared error of denoising, weighted so that every noise level counts alike."""
+    def loss(self, clean: Tensor, rng: torch.Generator, known: Tensor | None = None) -> Tensor:
+        """clean (B, D), known (B, Q) -> the mean squared error of denoising, weighted so that every noise level counts
+        alike."""
         config = self.config
         sigma = (config.p_mean + config.p_std * torch.randn(len(clean), 1, generator=rng)).exp()
         noisy = clean + sigma * torch.randn(clean.shape, generator=rng)
         weight = (sigma**2 + config.sigma_data**2) / (sigma * config.sigma_data) ** 2
-        return (weight * (self(noisy, sigma) - clean) ** 2).mean()
+        return (weight * (self(noisy, sigma, known) - clean) ** 2).mean()
 
     @torch.no_grad()
-    def sample(self, count: int, size: int, steps: int, rng: torch.Generator) -> Tensor:
-        """(count, size) vectors; 2 steps - 1 evaluations of the network."""
+    def sample(self, count: int, size: int, steps: int, rng: torch.Generator, known: Tensor | None = None) -> Tensor:
+        """(count, size) vectors that go with known (count, Q); 2 steps - 1 evaluations of the network."""
         noise = torch.randn(count, size, generator=rng)
-        return heun(self, noise, noise_levels(self.config, steps), self.config, rng)
+        return heun(partial(self, known=known), noise, noise_levels(self.config, steps), self.config, rng)
 
 
 def noise_levels(config: EDMConfig, steps: int) -> list[float]:
@@ -124,26 +134,32 @@ def heun(
 
 
 class ResidualMLP(nn.Module):
-    """`depth` blocks x + Linear(ReLU(x)) between a linear layer in and one out; the noise level goes in beside x."""
+    """`depth` blocks x + Linear(ReLU(x)) between a linear layer in and one out; the noise level goes in beside x.
+
+    Of more than SHALLOW blocks each begins the smaller, so that they add up to no more: with torch's weights 128 of
+    them would multiply what goes in by 20,000.
+    """
 
     frequencies: Tensor
 
-    def __init__(self, size: int, width: int, depth: int) -> None:
-        """size: D. Raises PixeltrajError where there is no layer."""
+    def __init__(self, size: int, width: int, depth: int, known: int = 0) -> None:
+        """size: D; known: Q. Raises PixeltrajError where there is no layer."""
         super().__init__()
         if width < 1 or depth < 1:
             raise PixeltrajError("width and depth must be at least 1")
         self.register_buffer("frequencies", torch.randn(FREQUENCIES))
-        self.level = nn.Sequential(
-            nn.Linear(2 * FREQUENCIES + 1, EMBEDDING), nn.SiLU(), nn.Linear(EMBEDDING, EMBEDDING)
-        )
-        self.vector = nn.Linear(size, EMBEDDING)
-        self.first = nn.Linear(EMBEDDING, width)
+        wide = max(EMBEDDING, size + known)
+        self.level = nn.Sequential(nn.Linear(2 * FREQUENCIES + 1, wide), nn.SiLU(), nn.Linear(wide, wide))
+        self.vector = nn.Linear(size + known, wide)
+        self.first = nn.Linear(wide, width)
         self.blocks = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
         self.last = nn.Linear(width, size)
+        with torch.no_grad():
+            for parameter in self.blocks.parameters() if depth > SHALLOW else ():
+                parameter.mul_(math.sqrt(SHALLOW / depth))
 
     def forward(self, vectors: Tensor, noise: Tensor) -> Tensor:
-        """vectors (B, D), noise (B, 1) -> (B, D)."""
+        """vectors (B, D + Q), noise (B, 1) -> (B, D)."""
         turns = 2 * math.pi * noise * self.frequencies
         hidden = self.vector(vectors) + self.level(torch.cat([noise, turns.sin(), turns.cos()], dim=1))
         hidden = self.first(hidden)

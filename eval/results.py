@@ -1,11 +1,14 @@
 """Results: what the runs of an experiment amount to, in numbers, in one sentence and in a picture."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pixeltraj.eval.statistics import Curve, quartiles
 from pixeltraj.files import write_whole
 
 FINAL = 3
@@ -48,7 +51,7 @@ def summary(results: list[Result]) -> dict[str, dict[str, float]]:
     for arm in dict.fromkeys(r.arm for r in results):
         runs = [r for r in results if r.arm == arm]
         scores = np.array([r.score for r in runs])
-        low, median, high = np.percentile(scores, [25, 50, 75])
+        low, median, high = quartiles(scores)
         rows[arm] = {
             "seeds": len(runs),
             "median": float(median),
@@ -62,18 +65,35 @@ def summary(results: list[Result]) -> dict[str, dict[str, float]]:
     return rows
 
 
-def gains(results: list[Result]) -> np.ndarray:
-    """(n,) score with minus score without imagination, for each seed that was run both ways."""
+TWO_SIDES = ("without", "with")
+"""The arms of `pixeltraj eval`: what is said of them speaks of imagination."""
+
+
+def baseline(results: list[Result]) -> str | None:
+    """What the other arms are held against: the first one, of two sides the one without; None without results."""
+    arms = list(dict.fromkeys(r.arm for r in results))
+    if not arms:
+        return None
+    return TWO_SIDES[0] if set(arms) <= set(TWO_SIDES) else arms[0]
+
+
+def others(results: list[Result]) -> list[str]:
+    """The arms that are held against the first one; of one side alone, the side with imagination."""
+    first = baseline(results)
+    if first == TWO_SIDES[0]:
+        return [TWO_SIDES[1]]
+    return [arm for arm in dict.fromkeys(r.arm for r in results) if arm != first]
+
+
+def gains(results: list[Result], arm: str = TWO_SIDES[1], against: str = TWO_SIDES[0]) -> np.ndarray:
+    """(n,) score of one arm minus score of another, for each seed that was run both ways."""
     score = {(r.arm, r.seed): r.score for r in results}
     seeds = sorted({r.seed for r in results})
-    return np.array(
-        [score["with", s] - score["without", s] for s in seeds if {("with", s), ("without", s)} <= {*score}]
-    )
+    return np.array([score[arm, s] - score[against, s] for s in seeds if {(arm, s), (against, s)} <= {*score}])
 
 
-def difference(results: list[Result]) -> dict[str, float | None]:
+def interval(gained: np.ndarray) -> dict[str, float | None]:
     """Mean gain and its 95 % interval (paired t); None where there are too few pairs to say."""
-    gained = gains(results)
     mean = float(gained.mean()) if len(gained) else None
     if mean is None or len(gained) < FEWEST_PAIRS:
         return {"mean": mean, "low": None, "high": None}
@@ -81,25 +101,47 @@ def difference(results: list[Result]) -> dict[str, float | None]:
     return {"mean": mean, "low": mean - error, "high": mean + error}
 
 
+def difference(results: list[Result]) -> dict[str, float | None]:
+    """Mean gain of the first arm that is compared, and its interval; of two sides, of imagination."""
+    compared = differences(results)
+    return next(iter(compared.values())) if compared else interval(np.zeros(0))
+
+
+def differences(results: list[Result]) -> dict[str, dict[str, float | None]]:
+    """The same of every arm that is held against the first one."""
+    first = baseline(results)
+    return {arm: interval(gains(results, arm, first)) for arm in others(results) if first is not None}
+
+
 def verdict(results: list[Result]) -> str:
-    """Whether imagination helped, in a sentence."""
-    gained, interval = gains(results), difference(results)
-    mean, low, high = interval["mean"], interval["low"], interval["high"]
+    """Whether imagination helped, in a sentence; of other arms than the two sides, one sentence for each."""
+    first = baseline(results)
+    if first == TWO_SIDES[0]:
+        imagined = any(r.imagined for r in results if r.arm == TWO_SIDES[1])
+        return judged("imagination", gains(results), None if imagined else "nothing was imagined")
+    said = [judged(arm, gains(results, arm, first)) for arm in others(results) if first is not None]
+    return " ".join(said) if said else "Nothing to compare: there is one arm."
+
+
+def judged(what: str, gained: np.ndarray, flaw: str | None = None) -> str:
+    """The sentence. flaw: why nothing can be told, whatever the gains are."""
+    found = interval(gained)
+    mean, low, high = found["mean"], found["low"], found["high"]
+    doubt = f"Cannot tell whether {what} helped"
     if mean is None:
-        return "Cannot tell whether imagination helped: no seed was run both with and without it."
-    if not any(r.imagined for r in results if r.arm == "with"):
-        return "Cannot tell whether imagination helped: nothing was imagined."
+        return f"{doubt}: no seed was run both with and without it."
+    if flaw:
+        return f"{doubt}: {flaw}."
     if low is None or high is None:
         listed = ", ".join(f"{gain:+.2f}" for gain in gained)
-        return (
-            f"Cannot tell whether imagination helped: {len(gained)} of at least {FEWEST_PAIRS} seeds, gains {listed}."
-        )
+        return f"{doubt}: {len(gained)} of at least {FEWEST_PAIRS} seeds, gains {listed}."
     figures = f"mean gain {mean:+.2f}, 95 % interval {low:+.2f} to {high:+.2f}, {len(gained)} seeds"
+    name = what[0].upper() + what[1:]
     if low > 0:
-        return f"Imagination helped: {figures}."
+        return f"{name} helped: {figures}."
     if high <= 0:
-        return f"Imagination did not help: {figures}."
-    return f"Cannot tell whether imagination helped: {figures}."
+        return f"{name} did not help: {figures}."
+    return f"{doubt}: {figures}."
 
 
 def _t95(freedom: int) -> float:
@@ -127,17 +169,30 @@ def plot(results: list[Result], title: str, measure: str, path: Path) -> None:
     """Learning curves as a PNG: the median over seeds, the quartiles as a band, every seed as a thin line."""
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.subplots()
-    for colour, arm in zip(("tab:gray", "tab:orange"), dict.fromkeys(r.arm for r in results)):
+    arms = list(dict.fromkeys(r.arm for r in results))
+    for arm, colour in zip(arms, colours(arms)):
         runs = [r for r in results if r.arm == arm]
-        steps = [step for step, _ in runs[0].curve]
-        scores = np.array([[score for _, score in r.curve] for r in runs])  # (seeds, evaluations)
-        low, median, high = np.percentile(scores, [25, 50, 75], axis=0)
-        axes.plot(steps, scores.T, color=colour, linewidth=0.6, alpha=0.5)
-        axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
-        axes.plot(steps, median, color=colour, linewidth=2, label=f"{arm} imagination ({len(runs)} seeds)")
+        label = f"{arm} imagination" if set(arms) <= set(TWO_SIDES) else arm
+        draw_curves(axes, [r.curve for r in runs], colour, f"{label} ({len(runs)} seeds)")
     axes.set(title=title, xlabel="decisions", ylabel=measure)
     if measure == "success rate":
         axes.set_ylim(-0.02, 1.02)
     axes.grid(alpha=0.3)
     axes.legend()
     write_whole(path, lambda beside: figure.savefig(beside, format="png", dpi=120))
+
+
+def draw_curves(axes: Axes, curves: Sequence[Curve], colour: str, label: str) -> None:
+    """One arm's curves, one a seed, all of them evaluated at the same decisions."""
+    steps = [step for step, _ in curves[0]]
+    scores = np.array([[score for _, score in curve] for curve in curves])  # (seeds, evaluations)
+    low, median, high = np.percentile(scores, [25, 50, 75], axis=0)
+    axes.plot(steps, scores.T, color=colour, linewidth=0.6, alpha=0.5)
+    axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
+    axes.plot(steps, median, color=colour, linewidth=2, label=label)
+
+
+def colours(arms: Sequence[str]) -> list[str]:
+    """One for each arm: grey for what the others are held against."""
+    palette = ("orange", "blue", "green", "red", "purple", "brown", "pink", "olive", "cyan")
+    return [f"tab:{'gray' if i == 0 else palette[(i - 1) % len(palette)]}" for i in range(len(arms))]

@@ -18,6 +18,7 @@ from pixeltraj.files import provenance, read_json, write_json
 from pixeltraj.finetune.conditions import Conditions
 from pixeltraj.finetune.loss import diffusion_loss, draw_length, grids, learning_rate
 from pixeltraj.finetune.weights import (
+    read_weights,
     restore_weights,
     trainable_state_encoder,
     trained_parameters,
@@ -68,6 +69,8 @@ class FinetuneConfig:
     """Share of images whose first frame is withheld, likewise."""
     seed: int = 0
     """Of the LoRA's weights, the batches and the noise."""
+    start: Path | None = None
+    """A LoRA of the same base, rank and conditions to go on from; from nothing if not given."""
 
     def check(self) -> None:
         if min(self.steps, self.batch, self.rank) < 1 or self.lr <= 0:
@@ -81,13 +84,17 @@ class FinetuneConfig:
             Grid(k)
 
 
-def finetune(config: FinetuneConfig) -> dict[str, Any]:
+def finetune(config: FinetuneConfig, windows: dict[int, np.ndarray] | None = None) -> dict[str, Any]:
     """Train, or go on training, and write what plain diffusers loads. Returns what CONFIG_FILE holds.
 
+    windows: (W, k) rows of the store for each k, to be trained on and measured with instead of the store's own; a k
+    that has none is not trained. Whoever chooses them shows how far things are: there is no bar.
     Multi-process under `accelerate launch`: each process draws its own images, the first one writes.
     """
     config.check()
     settings = {key: str(value) for key, value in asdict(config).items() if key != "out"}
+    if config.start is None:  # as before there was a choice
+        del settings["start"]
     if (config.out / CONFIG_FILE).exists():
         done = read_json(config.out / CONFIG_FILE, "fine-tuned LoRA")
         if done["config"] != settings:
@@ -95,8 +102,8 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         return done
     store = Store.open(config.store)
     store.require_frames()
-    require_windows(store, config.k)
-    train, heldout = store.split()
+    training, measured = _windows(store, config.k) if windows is None else (windows, windows)
+    lengths = tuple(k for k in config.k if len(training[k]))
     base = Base.load(config.base)
     generator = Generator(base, config.k[0], base.identity, config.k, config.prompt)
     accelerator = Accelerator()
@@ -108,6 +115,8 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     if base.widened:  # the new channels start at zero and have to be learned
         base.unet.conv_in.requires_grad_(True)
     base.state_encoder = trainable_state_encoder(base) if config.states else None
+    if config.start is not None:
+        restore_weights(base, read_weights(base, config.start, config.prompt))
     parameters = trained_parameters(base)
     optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=1e-2)
     checkpoint = Checkpoint(config.out / "checkpoint", settings)
@@ -116,29 +125,28 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         restore_weights(base, states["lora"])
         optimizer.load_state_dict(states["optimizer"])
     conditions = Conditions(store, generator)
-    check = Evaluation(latents, {k: store_windows(store, k, heldout) for k in config.k}, conditions, config.seed)
+    check = Evaluation(latents, {k: measured[k] for k in lengths}, conditions, config.seed)
     before = states["heldout_loss_before"] if states else check.losses(generator)
     losses: list[float] = states.get("losses", [])
     base.unet, optimizer = accelerator.prepare(base.unet, optimizer)
     if base.state_encoder is not None:
         base.state_encoder = accelerator.prepare(base.state_encoder)
     base.unet.train()
-    windows = {k: store_windows(store, k, train) for k in config.k}
     bar = tqdm(
         range(step, config.steps),
         desc="finetune",
         initial=step,
         total=config.steps,
         unit="step",
-        disable=not accelerator.is_main_process,
+        disable=windows is not None or not accelerator.is_main_process,
     )
     for step in bar:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config.lr, step, config.steps)
         rng = np.random.default_rng([config.seed, step, accelerator.process_index])
-        current = generator.at(draw_length(rng, config.k))
-        drawn = rng.integers(len(windows[current.k]), size=grids(config.batch, current.k))
-        rows = windows[current.k][drawn]
+        current = generator.at(draw_length(rng, lengths))
+        drawn = rng.integers(len(training[current.k]), size=grids(config.batch, current.k))
+        rows = training[current.k][drawn]
         tiles = latents[rows].float().to(accelerator.device)
         told = rng.random(len(rows)) >= config.no_prompt
         embedding = conditions.embed(current, rows[:, 0], told, stated=rng.random() >= config.no_state)
@@ -164,6 +172,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     if base.state_encoder is not None:
         base.state_encoder = accelerator.unwrap_model(base.state_encoder).eval()
     after = check.losses(generator)
+    name = "heldout_loss" if windows is None else "chosen_loss"
     result: dict[str, Any] = {
         "config": settings,
         "base": base.identity,
@@ -176,9 +185,9 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         "steps": config.steps,
         "loss_before": float(np.mean(losses[:20])),
         "loss_after": float(np.mean(losses[-50:])),
-        "heldout_loss_before": float(np.mean(before)),
-        "heldout_loss_after": float(np.mean(after)),
-        "heldout_loss_after_by_k": dict(zip(map(str, config.k), after)),
+        f"{name}_before": float(np.mean(before)),
+        f"{name}_after": float(np.mean(after)),
+        f"{name}_after_by_k": dict(zip(map(str, lengths), after)),
         "provenance": provenance(store=store.attributes["provenance"], renderer=store.renderer),
     }
     if accelerator.is_main_process:
@@ -188,8 +197,16 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     return result
 
 
+def _windows(store: Store, lengths: tuple[int, ...]) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
+    """For each k (W, k) rows to train on, and held out ones to measure with. Raises PixeltrajError where there are
+    none."""
+    require_windows(store, lengths)
+    train, heldout = ({k: store_windows(store, k, part) for k in lengths} for part in store.split())
+    return train, heldout
+
+
 class Evaluation:
-    """The loss on fixed held-out windows with fixed noise, so that two figures can be compared."""
+    """The loss on fixed windows with fixed noise, so that two figures can be compared."""
 
     def __init__(self, latents: Tensor, windows: dict[int, np.ndarray], conditions: Conditions, seed: int) -> None:
         """windows: (W, k) rows of the store for each k."""

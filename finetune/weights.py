@@ -7,12 +7,15 @@ import torch
 from accelerate import Accelerator
 from diffusers import StableDiffusionPipeline
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pixeltraj.base import Base
-from pixeltraj.files import write_whole
-from pixeltraj.generator import CONV_IN_FILE, LORA_FILE, STATE_FILE, make_state_encoder
+from pixeltraj.errors import PixeltrajError
+from pixeltraj.files import read_json, write_whole
+from pixeltraj.generator import CONFIG_FILE, CONV_IN_FILE, LORA_FILE, STATE_FILE, make_state_encoder
+from pixeltraj.prompt import PromptKind
 from pixeltraj.state_encoder import StateEncoder
 
 
@@ -41,6 +44,40 @@ def trained_weights(base: Base, accelerator: Accelerator) -> dict[str, dict[str,
     return {LORA_FILE: get_peft_model_state_dict(unet)} | {
         name: accelerator.unwrap_model(part).state_dict() for name, part in whole_parts(base).items()
     }
+
+
+def read_weights(base: Base, folder: Path, prompt: PromptKind) -> dict[str, dict[str, Tensor]]:
+    """What `write_lora` wrote, as `trained_weights` has it.
+
+    Raises PixeltrajError unless it was trained on this base, told the same, and every tensor has its place.
+    """
+    config = read_json(folder / CONFIG_FILE, "fine-tuned LoRA")
+    if config["base"] != base.identity:
+        raise PixeltrajError(f"the LoRA in {folder} was trained on another base than {base.path}; start from one of it")
+    if config["prompt"] != prompt or config["states"] != (base.state_encoder is not None):
+        raise PixeltrajError(
+            f"the LoRA in {folder} was trained with prompt {config['prompt']} and states {config['states']}; go on "
+            f"with the same"
+        )
+    wanted = {LORA_FILE: get_peft_model_state_dict(base.unet)}
+    wanted |= {name: part.state_dict() for name, part in whole_parts(base).items()}
+    weights = {name: _tensors(folder / name) for name in wanted}
+    weights[LORA_FILE] = {key.removeprefix("unet."): value for key, value in weights[LORA_FILE].items()}
+    for name, there in wanted.items():
+        shapes, found = ({key: tuple(value.shape) for key, value in part.items()} for part in (there, weights[name]))
+        if shapes != found:
+            raise PixeltrajError(
+                f"{folder / name} has not the tensors that are trained here: it is of another rank (its own is "
+                f"{config['config']['rank']}), or other layers were trained"
+            )
+    return weights
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise PixeltrajError(f"{path} cannot be read ({error}); fine-tune again") from error
 
 
 def restore_weights(base: Base, weights: dict[str, dict[str, Tensor]]) -> None:

@@ -222,7 +222,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")  # a forked child inherits locked GL and torch threads
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(make, task, config.threads, theirs), daemon=True)
-        _start(self._process)
+        start_child(self._process)
         theirs.close()
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
@@ -332,7 +332,7 @@ class _Worker:
         return sum(len(request.states) for request in requests)
 
 
-def _start(process: Any) -> None:
+def start_child(process: Any) -> None:
     """Also from within a daemonic process, as an experiment's runs are: this child sees by itself when they end."""
     this = multiprocessing.current_process()
     daemonic, this.daemon = this.daemon, False

@@ -22,7 +22,7 @@ def store_latents(store: Store, base: Base) -> Tensor:
         if len(latents) == store.frame_count:
             return latents
     parts = []
-    for start in tqdm(range(0, store.frame_count, CHUNK), desc=f"latents {store.path.name}", unit="chunk"):
+    for start in tqdm(range(0, store.frame_count, CHUNK), desc=f"latents {store.path.name}", unit="chunk", delay=2):
         parts.append(base.encode(store.read("frames", start, start + CHUNK)).half().cpu())
     latents = torch.cat(parts)[: store.frame_count].contiguous()
     write_whole(path, lambda beside: save_file({"latents": latents}, beside))

@@ -91,15 +91,15 @@ def run(config: Config) -> None:
     clock.time("imagine", lambda: time_imagination(imagining))
     clock.time("audit", lambda: write_json(out / "audit.json", run_audit(config)))
     experiment = EvalConfig(
-        config.task,
-        demos,
-        out / "eval",
+        task=config.task,
+        store=demos,
+        out=out / "eval",
         seeds=config.seeds,
         steps=config.agent_steps,
         agent=RLPDConfig(bc_weight=1.0),
         buffer=ReplayBufferConfig(expected_length=expected_length(out / "imagined")),
     )
-    clock.time("agent", lambda: run_experiment(experiment, parts))
+    clock.time("agent", lambda: run_experiment(experiment.experiment(parts)))
     clock.time("report", lambda: report(config))
     print(f"\n{(out / 'eval' / 'table.md').read_text()}\n{out / 'report.html'}")
 

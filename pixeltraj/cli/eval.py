@@ -1,12 +1,14 @@
 """`pixeltraj eval TASK --store STORE --out DIR --decoder DIR`"""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from pixeltraj.cli.adaptation import Adaptation, AdaptiveImagineConfig
 from pixeltraj.cli.imagination import ImagineConfig
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.eval.experiment import EvalConfig
 from pixeltraj.eval.experiment import run as run_experiment
+from pixeltraj.keep import ALL, Keep
 from pixeltraj.tasks import get_task
 
 
@@ -20,13 +22,22 @@ class Config(EvalConfig):
     """A diffusers folder or hub id; the embedded base if not given."""
     k: int | None = None
     """Frames in an image, one of those that the generator was trained for; the least of them if not given."""
+    keep: Keep = ALL
+    """What is kept of what is imagined; all of it if nothing is said."""
+    adapt: Adaptation = field(default_factory=Adaptation)
+    """How the generator learns on from what the agent lives through; with an indicator of none it does not."""
 
 
 def run(config: Config) -> None:
     if "with" in config.arms and config.decoder is None:
         raise PixeltrajError("the arm with imagination needs --decoder DIR (`pixeltraj decode train` makes one)")
-    make = ImagineConfig(config.decoder, config.lora, config.base, config.k) if config.decoder else None
+    make: ImagineConfig | AdaptiveImagineConfig | None = None
+    if config.decoder:
+        make = ImagineConfig(config.decoder, config.lora, config.base, config.k, keep=config.keep)
+        if config.adapt.indicator != "none":
+            make = AdaptiveImagineConfig(make, config.adapt)
+    experiment = config.experiment(make)
     if make:
         make(get_task(config.task)).close()  # parts that do not fit are reported here, before any run starts
-    run_experiment(config, make)
+    run_experiment(experiment)
     print((config.out / "table.md").read_text())

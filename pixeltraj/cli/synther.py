@@ -54,22 +54,18 @@ def synthesize(config: Config) -> Store:
     if config.n < 1:
         raise PixeltrajError("--n must be at least 1")
     synther_config = config.of_synther()
-    source = Store.open(config.store)
-    origin = source.attributes["provenance"]
-    if origin.get("imagined") or origin.get("synthetic"):
-        raise PixeltrajError(f"{config.store} is itself imagined; a baseline learns from a store of real transitions")
-    source.require_episodes()
+    source = open_real(config.store)
     data = transitions(source, source.split()[0])
     synther = Synther(source.task, synther_config)
     how: dict[str, Any] = {
         "synthetic": "synther",
-        "from": origin,
+        "from": source.attributes["provenance"],
         "transitions": digest(data),
         "config": asdict(synther_config),
         "n": config.n,
         "keypoints": "zeros: SynthER knows none",
     }
-    store = _opened(config.out, source.task, how) if config.out.exists() else None
+    store = open_sampled(config.out, source.task, how) if config.out.exists() else None
     if store and len(store) == config.n:
         return store
     checkpoint = Checkpoint(
@@ -84,7 +80,18 @@ def synthesize(config: Config) -> Store:
     return store
 
 
-def _opened(out: Path, task: Task, how: dict[str, Any]) -> Store:
+def open_real(path: Path) -> Store:
+    """What a baseline learns from. Raises PixeltrajError where it is not of real transitions, or empty."""
+    source = Store.open(path)
+    origin = source.attributes["provenance"]
+    if origin.get("imagined") or origin.get("synthetic"):
+        raise PixeltrajError(f"{path} is itself imagined; a baseline learns from a store of real transitions")
+    source.require_episodes()
+    return source
+
+
+def open_sampled(out: Path, task: Task, how: dict[str, Any]) -> Store:
+    """A store that an earlier run began. Raises PixeltrajError where it was made in another way."""
     store = Store.open(out, task)
     before = store.attributes["provenance"]
     other = [key for key, value in how.items() if before.get(key) != value]

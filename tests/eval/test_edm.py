@@ -101,6 +101,28 @@ def test_impossible_noise_levels_are_refused(field: str, value: float) -> None:
         EDM(Nothing(), dataclasses.replace(DEFAULT, **{field: value}))
 
 
+def test_samples_go_with_what_is_known() -> None:
+    torch.manual_seed(0)
+    edm, rng = EDM(ResidualMLP(1, 32, 2, known=1), DEFAULT), generator()
+    optimizer = torch.optim.Adam(edm.parameters(), lr=3e-3)
+    for _ in range(300):
+        known = torch.randn(256, 1, generator=rng)
+        loss = edm.loss(-known + 0.1 * torch.randn(256, 1, generator=rng), rng, known)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    known = torch.linspace(-2, 2, 200)[:, None]
+    samples = edm.sample(200, 1, 12, rng, known)
+    assert float((samples + known).abs().mean()) < 0.25, "of samples that know nothing it is above 1"
+
+
+def test_a_deep_network_begins_no_louder_than_a_shallow_one() -> None:
+    torch.manual_seed(0)
+    vectors, noise = torch.randn(50, 4), torch.randn(50, 1)
+    shallow, deep = (float(ResidualMLP(4, 64, depth)(vectors, noise).std()) for depth in (6, 128))
+    assert deep < 2 * shallow
+
+
 def test_too_few_steps_and_no_layers_are_refused() -> None:
     with pytest.raises(PixeltrajError, match="1 denoising steps are too few"):
         noise_levels(DEFAULT, 1)

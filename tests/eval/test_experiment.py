@@ -14,9 +14,14 @@ import pytest
 import torch
 
 from pixeltraj.errors import PixeltrajError
+from pixeltraj.eval.agents.bc import BCConfig
 from pixeltraj.eval.agents.rlpd import RLPDConfig
-from pixeltraj.eval.experiment import EvalConfig, Run, run
+from pixeltraj.eval.agents.spirl import SPiRLConfig
+from pixeltraj.eval.agents.td3_bc import TD3BCConfig
+from pixeltraj.eval.arm import Arm
+from pixeltraj.eval.experiment import EvalConfig, run
 from pixeltraj.eval.results import Result, summary, table, verdict
+from pixeltraj.eval.run import Course, Run
 from pixeltraj.replay_buffer import ReplayBufferConfig
 from pixeltraj.store import Store
 from pixeltraj.tasks import get_task
@@ -114,10 +119,17 @@ def config(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Eval
     )
 
 
+def one(config: EvalConfig, imagine, arm: str = "with") -> Run:
+    """The arm's run from seed 0."""
+    experiment = config.experiment(imagine)
+    chosen = next(a for a in experiment.arms if a.name == arm)
+    return Run(experiment.course, config.task, chosen, 0, config.out / "runs" / f"{arm}-0.safetensors")
+
+
 def test_killed_and_started_again(config: EvalConfig, dreams) -> None:
     """The finished run is not done again; the unfinished one goes on and ends like an unbroken one."""
     config = replace(config, processes=1)
-    program = f"import dreams; {IMPORTS}; run({config!r}, dreams.Still())"
+    program = f"import dreams; {IMPORTS}; run({config!r}.experiment(dreams.Still()))"
     environment = {**os.environ, "PYTHONPATH": str(Path(dreams.__file__).parent)}
     process = subprocess.Popen([sys.executable, "-c", program], env=environment, start_new_session=True)
     runs = config.out / "runs"
@@ -129,17 +141,17 @@ def test_killed_and_started_again(config: EvalConfig, dreams) -> None:
     process.wait()
     assert finished.exists() and unfinished.exists() and not (runs / "with-0.json").exists()
     before = finished.stat().st_mtime_ns
-    report = run(config, dreams.Still())
+    report = run(config.experiment(dreams.Still()))
     assert finished.stat().st_mtime_ns == before
     broken = next(r for r in report["runs"] if r["arm"] == "with")
-    unbroken = Run(replace(config, out=config.out / "again"), "with", 0, dreams.Still()).learn(lambda step: None)
+    unbroken = one(replace(config, out=config.out / "again"), dreams.Still()).learn(lambda step: None)
     assert broken["curve"] == unbroken.curve and broken["steps"] == config.steps
     assert (broken["own"], broken["imagined"]) == (unbroken.own, unbroken.imagined)
     assert unbroken.imagined == pytest.approx(config.steps, rel=0.1)  # rho = 0.5
     assert json.loads((config.out / "results.json").read_text()) == json.loads(json.dumps(report))
     assert (config.out / "curves.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(PixeltrajError, match="another steps"):
-        run(replace(config, steps=10), dreams.Still())
+        run(replace(config, steps=10).experiment(dreams.Still()))
 
 
 def test_resumed_agent_equals_unbroken(config: EvalConfig, dreams) -> None:
@@ -150,12 +162,12 @@ def test_resumed_agent_equals_unbroken(config: EvalConfig, dreams) -> None:
         if step >= 300:
             raise Stop
 
-    whole = Run(replace(config, out=config.out / "whole"), "with", 0, dreams.Still())
+    whole = one(replace(config, out=config.out / "whole"), dreams.Still())
     whole.learn(lambda step: None)
-    broken = Run(config, "with", 0, dreams.Still())
+    broken = one(config, dreams.Still())
     with pytest.raises(Stop):
         broken.learn(stop)
-    resumed = Run(config, "with", 0, dreams.Still())
+    resumed = one(config, dreams.Still())
     resumed.learn(lambda step: None)
     assert resumed.curve == whole.curve
     a, b = whole.agent.tensors(), resumed.agent.tensors()
@@ -166,12 +178,12 @@ def test_resumed_agent_equals_unbroken(config: EvalConfig, dreams) -> None:
 
 def test_goes_on_without_when_imagination_gives_nothing(config: EvalConfig, dreams) -> None:
     short = replace(config, steps=60, eval_every=60)
-    failing = Run(short, "with", 0, dreams.Still(failing=True)).learn(lambda step: None)
+    failing = one(short, dreams.Still(failing=True)).learn(lambda step: None)
     assert failing.requested > 0 and failing.imagined == 0 and failing.steps == 60
 
 
 def test_arms_begin_alike(config: EvalConfig, dreams) -> None:
-    runs = [Run(config, arm, 0, dreams.Still()) for arm in ("without", "with")]
+    runs = [one(config, dreams.Still(), arm) for arm in ("without", "with")]
     a, b = (run.agent.tensors() for run in runs)
     assert all(torch.equal(a[name], b[name]) for name in a)
     for mine, theirs in zip(runs[0].offline, runs[1].offline):
@@ -190,10 +202,34 @@ def test_bad_settings_are_refused_before_anything_is_written(config: EvalConfig,
         ({"agent": RLPDConfig(batch=1)}, "batch"),
     ):
         with pytest.raises(PixeltrajError, match=message):
-            run(replace(config, **bad), dreams.Still())
+            run(replace(config, **bad).experiment(dreams.Still()))
     with pytest.raises(PixeltrajError, match="needs an imagination"):
-        run(config, None)
+        config.experiment(None)
     assert not config.out.exists()
+
+
+def test_an_agent_that_decides_on_skills_and_one_that_only_reads(config: EvalConfig, store: Path, dreams) -> None:
+    course = Course(steps=60, eval_every=30, eval_episodes=1, offline_updates=2, checkpoint_every=20)
+    skills = SPiRLConfig(length=2, skill_size=3, hidden=8, batch=8, pretrain_steps=3)
+    buffer = ReplayBufferConfig(imagine_batch=4, expected_length=1.0)
+    arms = (
+        Arm("spirl", "spirl", skills, stores=(store,), imagine=dreams.Still(), buffer=buffer),
+        Arm("bc", "bc", BCConfig(hidden=8, batch=8), stores=(store,), online=False),
+        Arm("synther", "td3_bc", TD3BCConfig(hidden=8, batch=8), (store,), (store,), buffer=buffer, online=False),
+    )
+    for arm in arms:
+        path = config.out / f"{arm.name}.safetensors"
+        done = Run(course, "Hopper-v5", arm, 0, path).learn(lambda step: None)
+        assert done.curve[0][0] == 0 and done.curve[-1][0] == done.steps == 60
+        assert (done.imagined > 0) == arm.imagines
+        again = Run(course, "Hopper-v5", arm, 0, path)  # goes on from the last checkpoint
+        assert again.learn(lambda step: None).curve == done.curve
+    with pytest.raises(PixeltrajError, match="imagined stores"):
+        Arm("bc", "bc", stores=(store,), online=False, imagine=dreams.Still()).check()
+    with pytest.raises(PixeltrajError, match="takes a BCConfig"):
+        Arm("bc", "bc", RLPDConfig()).check()
+    with pytest.raises(PixeltrajError, match="no agent"):
+        Arm("x", "dqn").check()
 
 
 def results(gains: list[float]) -> list[Result]:

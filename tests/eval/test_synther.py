@@ -8,14 +8,14 @@ import torch
 
 from pixeltraj.checkpoint import Checkpoint
 from pixeltraj.errors import PixeltrajError
-from pixeltraj.eval import synther as module
+from pixeltraj.eval import diffuser as module
+from pixeltraj.eval.diffuser import statistics
 from pixeltraj.eval.synther import (
     CONFIG,
     WEIGHTS,
     Synther,
     SyntherConfig,
     digest,
-    statistics,
     trajectories,
     transitions,
     vectors,
@@ -57,24 +57,24 @@ def test_transitions_are_those_of_the_episodes_and_cross_none_of_their_ends(stor
 def test_whitening_inverts_and_leaves_the_terminal_and_what_never_changes(store: Store, data: Batch) -> None:
     rows = vectors(data)
     rows[:, 3] = 0.7  # never changes
-    synther = Synther(store.task, SMALL)
-    synther.mean, synther.std = statistics(rows)
-    whitened = synther.whiten(rows)
-    np.testing.assert_allclose(synther.unwhiten(whitened), rows, atol=1e-6)
+    diffuser = Synther(store.task, SMALL).diffuser
+    diffuser.mean, diffuser.std = statistics(rows)
+    whitened = diffuser.whiten(rows)
+    np.testing.assert_allclose(diffuser.unwhiten(whitened), rows, atol=1e-6)
     fixed = np.ptp(rows, axis=0) == 0
     assert fixed[3] and fixed.sum() < 6 and not whitened[:, fixed].any()
     changing = whitened[:, ~fixed][:, :-1].numpy()
     np.testing.assert_allclose(changing.mean(axis=0), 0, atol=1e-3)
     np.testing.assert_allclose(changing.std(axis=0), 1, atol=1e-3)
     assert set(whitened[:, -1].tolist()) == {0.0, 1.0}
-    np.testing.assert_allclose(synther.unwhiten(torch.randn(5, synther.size))[:, 3], 0.7, atol=1e-6)
+    np.testing.assert_allclose(diffuser.unwhiten(torch.randn(5, diffuser.size))[:, 3], 0.7, atol=1e-6)
 
 
 def test_it_learns_means_deviations_and_what_goes_together(store: Store, data: Batch) -> None:
     synther = Synther(store.task, SyntherConfig(steps=500, width=128, depth=2, lr=1e-3, num_inference_steps=16))
     synther.fit(data)
     sampled = synther.sample(500, generator())
-    real, said = synther.whiten(vectors(data)), synther.whiten(vectors(sampled))
+    real, said = (synther.diffuser.whiten(vectors(rows)) for rows in (data, sampled))
     moving = real.std(0) > 0
     moving[[21, -1]] = False  # reward and termination: rare
     assert float((said.mean(0) - real.mean(0)).abs().max()) < 0.3
@@ -88,16 +88,16 @@ def test_it_learns_means_deviations_and_what_goes_together(store: Store, data: B
 def test_numbers_become_transitions(name: str, reward: float, terminal: float) -> None:
     task = get_task(name)
     synther = Synther(task, SMALL)
-    synther.step = 1
+    synther.diffuser.step = 1
     values = np.linspace(-3, 3, synther.size, dtype=np.float32)
     values[task.state_size : task.state_size + 2] = 1.7, -0.2
     values[task.state_size + task.action_size], values[-1] = reward, terminal
-    synther.mean, synther.std = torch.from_numpy(values), torch.zeros(synther.size)
+    synther.diffuser.mean, synther.diffuser.std = torch.from_numpy(values), torch.zeros(synther.size)
     batch = synther.sample(3, generator())
     assert (batch.actions[:, 0] == 1).all() and np.allclose(batch.actions[:, 1], -0.2)
     assert batch.terminations.all() and batch.imagined.all()
     np.testing.assert_array_equal(batch.rewards, np.full(3, 1.0 if task.reward == "sparse" else reward, np.float32))
-    synther.mean[task.state_size + task.action_size], synther.mean[-1] = 0.4, 0.4
+    synther.diffuser.mean[[task.state_size + task.action_size, -1]] = 0.4
     assert not synther.sample(3, generator()).terminations.any()
     for trajectory in trajectories(batch, task):
         trajectory.check(task)
@@ -132,7 +132,7 @@ def test_what_is_saved_samples_alike_and_is_fitted_further_alike(fitted: Synther
     assert same(before, loaded.sample(8, generator())) and loaded.about == fitted.about
     fitted.fit(data)
     loaded.fit(data)
-    assert fitted.step == loaded.step == 80
+    assert fitted.diffuser.step == loaded.diffuser.step == 80
     after = fitted.sample(8, generator())
     assert same(after, loaded.sample(8, generator())) and not same(before, after)
 

@@ -133,6 +133,41 @@ def test_the_loss_on_one_batch_falls(store_path: Path, base_path: Path, tmp_path
     assert result["heldout_loss_after"] < result["heldout_loss_before"]
 
 
+def test_training_goes_on_from_another_lora(store_path: Path, base_path: Path, lora: Path, tmp_path: Path) -> None:
+    """It begins where that one ended, the state encoder's weights included, and leaves its folder alone."""
+    ended = json.loads((lora / CONFIG_FILE).read_text())
+    held = {path.name: path.read_bytes() for path in lora.iterdir() if path.is_file()}
+    result = finetune(small(store_path, base_path, tmp_path / "next", start=lora, steps=2))
+    assert result["heldout_loss_before"] == pytest.approx(ended["heldout_loss_after"], rel=1e-6)
+    assert result["heldout_loss_before"] != pytest.approx(ended["heldout_loss_before"], rel=1e-6)
+    a, b = (load_file(folder / LORA_FILE) for folder in (lora, tmp_path / "next"))
+    assert a.keys() == b.keys() and any(not torch.equal(a[name], b[name]) for name in a)
+    Generator.load(Base.load(str(base_path)), tmp_path / "next")
+    assert held == {path.name: path.read_bytes() for path in lora.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"rank": 3}, "another rank"), ({"prompt": "none"}, "prompt language"), ({"states": False}, "")],
+)
+def test_a_lora_to_go_on_from_has_to_fit(
+    store_path: Path, base_path: Path, lora: Path, tmp_path: Path, changes: dict[str, object], words: str
+) -> None:
+    with pytest.raises(PixeltrajError, match=words or "states True"):
+        finetune(small(store_path, base_path, tmp_path / "next", start=lora, **changes))
+    assert not (tmp_path / "next").exists()
+
+
+def test_chosen_windows_are_all_that_is_learned(store_path: Path, base_path: Path, tmp_path: Path) -> None:
+    """A length without windows is not trained, but the LoRA serves it."""
+    windows = {5: np.arange(5)[None] + np.array([[2], [7]]), 10: np.empty((0, 10), np.int64)}
+    config = small(store_path, base_path, tmp_path / "lora", k=(5, 10), steps=40, rank=8, lr=1e-2)
+    result = finetune(config, windows)
+    assert result["chosen_loss_after"] < result["chosen_loss_before"] and "heldout_loss_after" not in result
+    assert list(result["chosen_loss_after_by_k"]) == ["5"]
+    assert Generator.load(Base.load(str(base_path)), tmp_path / "lora").lengths == (5, 10)
+
+
 @pytest.mark.parametrize(("field", "value", "words"), [("steps", 0, "at least 1"), ("k", (5, 7), "k must be 5")])
 def test_bad_settings_are_refused_before_anything_is_written(
     store_path: Path, base_path: Path, tmp_path: Path, field: str, value: int, words: str

@@ -1,0 +1,143 @@
+"""Arm: one way to learn a task, which an experiment holds against others."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from pixeltraj.errors import PixeltrajError
+from pixeltraj.eval.agents.agent import Agent
+from pixeltraj.eval.agents.catalogue import AGENTS
+from pixeltraj.eval.agents.learner import Learner
+from pixeltraj.eval.augmentation import Augmentation
+from pixeltraj.files import file_hash
+from pixeltraj.replay_buffer import Imagine, ReplayBufferConfig
+from pixeltraj.store import Store
+from pixeltraj.task import Task
+
+MakeImagine = Callable[[Task], Imagine]
+"""Called once in each run's process, so it must be a function at the top of a module or a dataclass that is
+called; a dataclass' fields are recorded with the results. `needs_critic`, if it has it, says that not every agent
+will do."""
+
+
+@runtime_checkable
+class Adaptive(Protocol):
+    """An imagination that learns on while it serves, from all that the agent lives through: its run tells it."""
+
+    seconds: float
+    """Wall-clock time for which the agent waited."""
+
+    def open(self, folder: Path, seed: int) -> None:
+        """Told before all else: where it may write, and what its randomness follows from."""
+
+    def begin(self, state: np.ndarray, snapshot: np.ndarray) -> None:
+        """An episode begins in the state (S,), with the full simulator state (Q,)."""
+
+    def observe(
+        self,
+        action: np.ndarray,
+        reward: float,
+        next_state: np.ndarray,
+        terminated: bool,
+        truncated: bool,
+        snapshot: np.ndarray,
+        agent: Agent,
+    ) -> None:
+        """The next transition; snapshot (Q,) at its end. Here it may learn."""
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """All that it goes on from, between two episodes; beside it what lies in its folder."""
+
+    def load_state_dict(self, saved: dict[str, np.ndarray]) -> None:
+        """Inverse of `state_dict`, once it is open."""
+
+    def close(self) -> None:
+        """The run is over."""
+
+
+MANIFESTS = ("zarr.json", "pixeltraj.json", "config.json", "length.json", "model_index.json")
+"""Of folders of ours: the file that says what lies beside it."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    name: str
+    """How it is called in results."""
+    agent: str = "rlpd"
+    """One of `pixeltraj.eval.agents.catalogue.AGENTS`."""
+    config: Any = None
+    """Of the agent's own kind; its defaults if not given."""
+    stores: tuple[Path, ...] = ()
+    """Real data that is there from the start: of each store the training episodes."""
+    synthetic: tuple[Path, ...] = ()
+    """Stores of imagined data that is there from the start, all of their episodes; the buffer's imagined part."""
+    imagine: MakeImagine | None = None
+    """Imagination while the agent learns."""
+    buffer: ReplayBufferConfig = field(default_factory=ReplayBufferConfig)
+    """Its rho holds where anything is imagined; else it is 0."""
+    symmetric: bool = True
+    """Half of every batch is real data of before, half replay (RLPD); else real data lies in the replay buffer."""
+    augment: Augmentation | None = None
+    """How the states of every batch are changed (S4RL); not at all if not given."""
+    online: bool = True
+    """Whether it acts in the environment; if not, a step is one of learning from data alone."""
+
+    def check(self) -> None:
+        """Raise PixeltrajError where it cannot be run."""
+        if self.agent not in AGENTS:
+            raise PixeltrajError(f"arm {self.name}: there is no agent {self.agent!r}; choose of {', '.join(AGENTS)}")
+        if self.config is not None and type(self.config) is not AGENTS[self.agent][1]:
+            raise PixeltrajError(f"arm {self.name}: {self.agent} takes a {AGENTS[self.agent][1].__name__}")
+        if getattr(self.imagine, "needs_critic", False) and AGENTS[self.agent][0].td_error is Learner.td_error:
+            raise PixeltrajError(
+                f"arm {self.name}: {self.agent} has no critic, so there are no TD errors to adapt by; take the "
+                f"indicator 'reward', or another agent"
+            )
+        if self.settings.batch < 2:
+            raise PixeltrajError(
+                f"batch is {self.settings.batch}; half of it is offline data, so it must be at least 2"
+            )
+        self.buffer.check()
+        if self.augment is not None:
+            self.augment.check()
+            if not self.stores:
+                raise PixeltrajError(f"arm {self.name} augments states by how offline ones vary: give it stores")
+        if self.imagines and self.buffer.rho == 0:
+            raise PixeltrajError(f"rho is 0 in the arm {self.name}, which imagines; give it a rho above 0")
+        if not self.online and not self.stores:
+            raise PixeltrajError(f"arm {self.name} learns offline and has no data: give it stores")
+        if not self.online and self.imagine is not None:
+            raise PixeltrajError(f"arm {self.name} learns offline: give it imagined stores, not an imagination")
+
+    @property
+    def settings(self) -> Any:
+        """The agent's config."""
+        return self.config if self.config is not None else AGENTS[self.agent][1]()
+
+    @property
+    def imagines(self) -> bool:
+        return self.imagine is not None or bool(self.synthetic)
+
+    def open(self, task: Task) -> tuple[list[Store], list[Store]]:
+        """Real and imagined stores. Raises PixeltrajError where one of them is not of the task."""
+        real, synthetic = ([Store.open(path, task) for path in paths] for paths in (self.stores, self.synthetic))
+        return real, synthetic
+
+
+def described(value: Any) -> Any:
+    """What a rerun has to agree with, JSON-able: dataclasses by their fields, folders of ours by what is in them."""
+    if isinstance(value, Path):
+        known = [value / name for name in MANIFESTS if (value / name).is_file()]
+        return {"path": str(value), "hash": file_hash(known[0])} if known else str(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        kind = type(value)
+        named = {} if kind.__module__.startswith("pixeltraj.") else {"kind": f"{kind.__module__}.{kind.__qualname__}"}
+        return named | {part.name: described(getattr(value, part.name)) for part in fields(value)}
+    if isinstance(value, tuple | list):
+        return [described(item) for item in value]
+    if callable(value):
+        return f"{value.__module__}.{value.__qualname__}"
+    return value

@@ -1,0 +1,122 @@
+"""`pixeltraj experiment`: what it refuses, what it prepares, and a whole recipe at the scale `smoke`."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pixeltraj.cli import main
+from pixeltraj.cli.preparing import Preparation, first_transitions, mean_length
+from pixeltraj.errors import PixeltrajError
+from pixeltraj.eval.recipes import get_recipe
+from pixeltraj.eval.recipes.recipe import SMALL, SMOKE, Data, Dreamer, Dreamt, Side, StateDreamer, Trial
+from pixeltraj.store import Store
+
+PUSH = Data("push-v3", "mine")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["table9"], "there is no recipe 'table9'"),
+        (["table1"], "did you mean table1-offline"),
+        (["table1-offline", "--only", "Hopper-v5-best"], "has no trial Hopper-v5-best; it has: HalfCheetah-v5-random"),
+        (["table1-offline", "--arms", "sac"], "has no arm sac; it has: td3_bc"),
+        (["table5-ladder", "--base", "nowhere"], "nowhere"),
+    ],
+)
+def test_refused(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    pytest.importorskip("pyarrow", reason="the extra `experiments`")
+    monkeypatch.chdir(tmp_path)
+    assert main(["experiment", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_list_and_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["experiment", "--list"]) == 0
+    assert "table5-ladder" in capsys.readouterr().out
+    assert main(["experiment", "figure9-prompts", "--plan", "--arms", "none", "language"]) == 0
+    said = capsys.readouterr().out
+    assert "make data multitask-v0-scripted" in said
+    assert "make dreamer multitask-v0-scripted-push-v3-scripted-5-10-15-20-25-none" in said
+    assert "run push-v3-scripted: none, language; 3 seeds, 12000 steps" in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_data_that_only_the_user_has_is_asked_for_first(tmp_path: Path) -> None:
+    trials = get_recipe("figure3-online").chosen(SMALL)
+    with pytest.raises(PixeltrajError, match=r"no data for HalfCheetah-v5-medium, .*NAME\.hdf5"):
+        Preparation(SMALL, tmp_path / "parts").check(trials)
+    (tmp_path / "given").mkdir()
+    for trial in trials:
+        (tmp_path / "given" / f"{trial.name}.zip").write_bytes(b"")
+    Preparation(SMALL, tmp_path / "parts", tmp_path / "given").check(trials)
+    Preparation(SMOKE, tmp_path / "parts").check(trials)  # a random policy stands in
+    kitchen = Trial(task="FrankaKitchen-v1", dataset="x", panel="x", sides=(Side(name="a", agent="sac"),))
+    Preparation(SMALL, tmp_path / "parts").check([kitchen])  # it needs no data
+
+
+def test_smoke(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Collected, sampled from, learned from, compared; a second time nothing is done again."""
+    pytest.importorskip("pyarrow", reason="the extra `experiments`")
+    from pixeltraj.eval import tidy_table
+
+    arms = ("td3_bc", "td3_bc+synther", "td3_bc+s4rl")
+    command = ["experiment", "table1-offline", "--scale", "smoke", "--out", str(tmp_path)]
+    command += ["--only", "HalfCheetah-v5-random", "--arms", *arms]
+    assert main(command) == 0
+    assert "| HalfCheetah-v5 | random | td3_bc+synther |" in capsys.readouterr().out
+    rows = tidy_table.read(tmp_path / "results.parquet")
+    assert {row["arm"] for row in rows} == set(arms)
+    assert [row["step"] for row in rows if row["arm"] == "td3_bc"] == [0, 10, 20, 30]
+    imagined = {row["arm"]: row["imagined"] for row in rows}
+    assert imagined == {"td3_bc": 0, "td3_bc+synther": SMOKE.generated, "td3_bc+s4rl": 0}
+    assert "| 48.1 |" not in (tmp_path / "table.md").read_text() and "| 11.3 |" in (tmp_path / "table.md").read_text()
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    runs = list((tmp_path / "trials").rglob("runs/*.json"))
+    before = {path: path.stat().st_mtime_ns for path in runs}
+    assert len(runs) == 3 and main(command) == 0
+    assert {path: path.stat().st_mtime_ns for path in runs} == before
+    capsys.readouterr()
+    assert main(["small" if word == "smoke" else word for word in command]) == 2
+    assert "another scale; give another --out" in capsys.readouterr().err
+
+
+def test_dreamers_are_made_once(tmp_path: Path, store_path: Path, base_path: Path) -> None:
+    given = tmp_path / "given"
+    given.mkdir()
+    (given / PUSH.name).symlink_to(store_path)
+    preparation = Preparation(replace(SMOKE, generated=5), tmp_path / "parts", given, str(base_path))
+    dreamer = Dreamer(PUSH, PUSH)
+    arm = preparation.arm(
+        Side(name="a", agent="rlpd", data=(PUSH,), dreamer=dreamer, synthetic=(Dreamt(dreamer, first=True),))
+    )
+    made = tmp_path / "parts" / "dreamers" / dreamer.name
+    assert (made / "lora" / "pixeltraj.json").exists() and (made / "decoder" / "config.json").exists()
+    assert not (made / "length").exists()  # there is one length
+    assert 1 <= arm.buffer.expected_length <= 4
+    single = Store.open(arm.synthetic[0])
+    assert len(single) >= 5 and mean_length(single) == 1.0
+    before = {path: path.stat().st_mtime_ns for path in made.rglob("*")}
+    again = preparation.arm(Side(name="a", agent="rlpd", data=(PUSH,), dreamer=dreamer))
+    assert again.imagine == arm.imagine and again.buffer == arm.buffer
+    assert {path: path.stat().st_mtime_ns for path in made.rglob("*")} == before
+    with pytest.raises(PixeltrajError, match="knows no pictures"):
+        preparation.imagination(StateDreamer(PUSH), get_recipe("figure7-adaptation").trials(SMOKE)[0].sides[1].adapt)
+
+
+def test_first_transitions(tmp_path: Path, store_path: Path) -> None:
+    source = Store.open(store_path)
+    first_transitions(source, tmp_path / "first")
+    cut = Store.open(tmp_path / "first")
+    assert len(cut) == len(source) and mean_length(cut) == 1.0
+    whole, single = source.trajectory(1), cut.trajectory(1)
+    np.testing.assert_array_equal(single.states, whole.states[:2])
+    np.testing.assert_array_equal(single.actions, whole.actions[:1])
+    first_transitions(source, tmp_path / "first")  # there already
+    assert len(Store.open(tmp_path / "first")) == len(source)
