@@ -72,10 +72,9 @@ class Run:
         self.offline = Batch.of(self.trajectories) if self.trajectories else no_data(*sizes)
         self.simulator: Playing = self.task.make()
         self.arena: Playing = self.task.make()
-        value_range = (0.0, 1.0) if self.task.reward == "sparse" else None
         self.rng = np.random.default_rng([seed, 0])
         rng = torch.Generator().manual_seed(seed)
-        self.agent = make_agent(arm.agent, self.offline, rng, arm.config, value_range)
+        self.agent = make_agent(arm.agent, self.offline, rng, arm.config, self.task.returns)
         imagine = arm.imagine(self.task) if arm.imagine else None
         self.adaptive = imagine if isinstance(imagine, Adaptive) else None
         if self.adaptive:

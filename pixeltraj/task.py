@@ -64,6 +64,11 @@ class Task(ABC):
     """sparse: 1 when the task is first solved, which ends the episode, else 0. dense: the environment's own."""
 
     @property
+    def returns(self) -> tuple[float, float] | None:
+        """Between what the returns of an episode lie; None where nothing bounds them."""
+        return (0.0, 1.0) if self.reward == "sparse" else None
+
+    @property
     def state_size(self) -> int:
         return len(self.state)
 

@@ -26,6 +26,10 @@ class SequenceTask(MultitaskTask):
     above all, is `subtask(state)`.
     """
 
+    @property
+    def returns(self) -> tuple[float, float] | None:
+        return 0.0, float(len(self.subtasks))
+
     def make(self) -> "SequenceSimulator":
         return SequenceSimulator(self)
 

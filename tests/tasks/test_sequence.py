@@ -28,7 +28,7 @@ def until_paid(simulator: SequenceSimulator, rng: np.random.Generator) -> tuple[
 
 
 def test_each_success_pays_once_and_leads_to_the_next_subtasks_start(sequence: SequenceSimulator) -> None:
-    rng = np.random.default_rng(0)
+    rng, paid = np.random.default_rng(0), 0.0
     state, info = sequence.reset(seed=0)
     assert (info["task"], info["completed"]) == ("sweep-v3", 0)
     for index, name in enumerate(SUBTASKS):
@@ -41,6 +41,9 @@ def test_each_success_pays_once_and_leads_to_the_next_subtasks_start(sequence: S
         if not terminated:  # a start: nothing has moved yet
             np.testing.assert_array_equal(state[:7], state[7:14])
             assert info["task"] == SUBTASKS[index + 1]
+        paid += reward
+    assert sequence.task.returns == (0.0, paid) and get_task("push-v3").returns == (0.0, 1.0)
+    assert get_task("Hopper-v5").returns is None
 
 
 def test_one_seed_fixes_all_starts_and_a_snapshot_carries_them_over(sequence: SequenceSimulator) -> None:
