@@ -44,6 +44,15 @@ class Benchmark:
     """Processes at a time, of one thread each."""
     effort: Effort = field(default_factory=Effort)
 
+    def store(self, task: str) -> Path:
+        return self.out / "stores" / task
+
+    def lora(self, task: str) -> Path:
+        return self.out / "loras" / task
+
+    def decoder(self, task: str) -> Path:
+        return self.out / "decoders" / task
+
     def remember(self) -> None:
         """Write down what is asked, in `out`. Raises PixeltrajError where something else was begun there."""
         identity = Base.load(self.base).identity

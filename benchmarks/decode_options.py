@@ -1,6 +1,6 @@
 """The decoder's options against each other: `python -m benchmarks.decode_options [--json FILE] [--option NAME ...]`.
 
-About twenty-five minutes on two cores with all options. Stores are collected and drawn and a LoRA is trained for each
+Stores are collected and drawn and a LoRA is trained for each
 task, all on the spot; then a decoder of every option is trained on the same episodes with the same number of steps, and
 reads the same held-out episodes: real frames, and the same as the generator paints them, because what has to be read in
 the end is imagined. Prints a table for each task in Markdown; --json writes all of it. Everything that is made

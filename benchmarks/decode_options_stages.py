@@ -18,7 +18,7 @@ from benchmarks.decode_options_list import OTHERS, Option
 from benchmarks.decode_options_training import option_decoder, option_heads, read_task, shown
 from benchmarks.decode_options_windows import Lesson
 from benchmarks.imagine_dynamics import starts
-from benchmarks.imagine_tuning import drawn
+from benchmarks.imagine_tuning import collected
 from benchmarks.jobs import Stage, run_stage
 from pixeltraj.base import Base
 from pixeltraj.cli import guarded
@@ -82,13 +82,6 @@ def measured_name(option: Option, task: str, seed: int) -> str:
 
 def speed_name(option: Option, task: str) -> str:
     return f"speed-{task}-{option.name}"
-
-
-def collected(config: Benchmark, task: str) -> dict[str, Any]:
-    random = task.endswith("-v5")  # the runners have no demonstrator
-    store = drawn(config.store(task), task, config.effort.frames, random=random)
-    training, heldout = store.split()
-    return {"training_episodes": len(training), "heldout_episodes": len(heldout), "frames": store.frame_count}
 
 
 def tuned(config: Benchmark, task: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from benchmarks.decode_options_direct import DirectHead, DirectPhase, DirectTask
 from benchmarks.decode_options_list import Option
 from benchmarks.decode_options_windows import Lesson, joined
-from pixeltraj.decode.decoder import Decoder
+from pixeltraj.decode.decoder import Decoder, fit_of
 from pixeltraj.decode.features import Windows
 from pixeltraj.decode.heads import Heads, HeadsConfig, KeypointHead, WindowHead
 from pixeltraj.decode.train import BehaviourPhase, KeypointPhase, TrainConfig, choose_threshold, make_heads, schedule
@@ -116,7 +116,8 @@ def option_decoder(
     located = list(heads.keypoint.parameters())
     others = [p for name, p in heads.named_parameters() if not name.startswith("keypoint.") and p.requires_grad]
     descend(located, lambda rng, _: locate.loss(rng, config.batch), config.steps, config, 0)
-    behave = [BehaviourPhase(own, pair, heads) for pair in kinds]
+    fit = fit_of(own, heads)
+    behave = [BehaviourPhase(own, pair, heads, fit) for pair in kinds]
 
     def behaved(rng: np.random.Generator, step: int) -> Tensor:
         return behave[step % len(behave)].loss(rng, 2 * config.batch, config.jitter)

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from benchmarks.decode_config import Benchmark
 from benchmarks.imagine_dynamics import really, starts
-from benchmarks.imagine_tuning import drawn
+from benchmarks.imagine_tuning import collected
 from benchmarks.jobs import Stage, run_stage
 from pixeltraj.base import Base
 from pixeltraj.cli import guarded
@@ -52,18 +52,11 @@ def timed(config: Benchmark) -> list[Stage[Benchmark]]:
     return [Stage("speed", partial(speed, task=config.tasks[0]))]
 
 
-def collected(config: Benchmark, task: str) -> dict[str, Any]:
-    random = task.endswith("-v5")  # the runners have no demonstrator
-    store = drawn(config.out / "stores" / task, task, config.effort.frames, random=random)
-    training, heldout = store.split()
-    return {"training_episodes": len(training), "heldout_episodes": len(heldout), "frames": store.frame_count}
-
-
 def decoding(config: Benchmark, task: str) -> dict[str, Any]:
     """A LoRA and its decoder -> the decoder's errors on real frames of held-out episodes."""
-    effort, store, lora = config.effort, config.out / "stores" / task, config.out / "loras" / task
+    effort, store, lora = config.effort, config.store(task), config.lora(task)
     finetune(FinetuneConfig(store, lora, config.base, (K,), steps=effort.lora_steps, seed=effort.seed))
-    out = config.out / "decoders" / task
+    out = config.decoder(task)
     if not (out / CONFIG).exists():
         steps = {"steps": effort.keypoint_steps, "head_steps": effort.head_steps, "windows": effort.windows}
         train(TrainConfig(store, out, config.base, lora, (K,), **steps, copies=2, seed=effort.seed))
@@ -71,13 +64,13 @@ def decoding(config: Benchmark, task: str) -> dict[str, Any]:
 
 
 def reader(config: Benchmark, task: str) -> Decoder:
-    generator = Generator.load(Base.load(config.base), config.out / "loras" / task, K)
-    return Decoder.load(config.out / "decoders" / task, generator)
+    generator = Generator.load(Base.load(config.base), config.lora(task), K)
+    return Decoder.load(config.decoder(task), generator)
 
 
 def sampled(config: Benchmark, task: str) -> dict[str, Any]:
     steps, seed = config.effort.synther_steps, config.effort.seed
-    source, out = config.out / "stores" / task, config.out / "synther" / task
+    source, out = config.store(task), config.out / "synther" / task
     store = synthesize(
         SyntherStoreConfig(store=source, out=out, n=4 * config.effort.imagined, steps=steps, lr=1e-3, seed=seed)
     )
@@ -86,8 +79,8 @@ def sampled(config: Benchmark, task: str) -> dict[str, Any]:
 
 def audited(config: Benchmark, task: str) -> dict[str, Any]:
     """What was imagined, what was read from real frames by the same decoder, and SynthER's, against the simulator."""
-    effort, source = config.effort, config.out / "stores" / task
-    parts = ImagineConfig(decoder=config.out / "decoders" / task, lora=config.out / "loras" / task, base=config.base)
+    effort, source = config.effort, config.store(task)
+    parts = ImagineConfig(decoder=config.decoder(task), lora=config.lora(task), base=config.base)
     asked = {"task": task, "source": source, "out": config.out / "imagined" / task, "n": effort.imagined}
     imagine(ImagineStoreConfig(**vars(parts), **asked, seed=effort.seed))
     read = config.out / "read" / task
@@ -132,7 +125,7 @@ def write_read(config: Benchmark, real: Store, path: Path) -> None:
 def speed(config: Benchmark, task: str) -> dict[str, Any]:
     """Frames decoded in a second of one core, real ones and those imagined just now, and the share of the time of
     imagining that decoding takes."""
-    store, decoder = Store.open(config.out / "stores" / task), reader(config, task)
+    store, decoder = Store.open(config.store(task)), reader(config, task)
     generator, batch = decoder.generator, 32
     torch.set_num_threads(1)
     rows = starts(store, K, batch, config.effort.seed)

@@ -1,7 +1,7 @@
 """Stores, LoRAs and decoders that are made on the spot."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from benchmarks.imagine_config import EPISODES_FROM, Benchmark
 from pixeltraj.base import Base
@@ -37,8 +37,19 @@ def drawn(
     return render(RenderConfig(path, workers=1))
 
 
-def collected(config: Benchmark, task: str) -> dict[str, Any]:
-    store = drawn(config.store(task), task, config.effort.frames, random=task in config.runners)
+class Collecting(Protocol):
+    """A benchmark that makes a store for each of its tasks."""
+
+    @property
+    def effort(self) -> Any:
+        """`frames`: how many at least."""
+
+    def store(self, task: str) -> Path:
+        """Where that of a task lies."""
+
+
+def collected(config: Collecting, task: str) -> dict[str, Any]:
+    store = drawn(config.store(task), task, config.effort.frames)
     training, heldout = store.split()
     return {"training_episodes": len(training), "heldout_episodes": len(heldout), "frames": store.frame_count}
 

@@ -54,7 +54,7 @@ class Config:
 
 def measure(config: Config, task: str) -> dict[str, Any]:
     """Of each score, by each truth: rank correlation and mean error, % of range, of what is kept at each share."""
-    real = Store.open(config.out / "stores" / task)
+    real = Store.open(config.store(task))
     store = Store.open((config.imagined or config.out / "imagined") / task, real.task)
     if "keep" in store.attributes["provenance"]:
         raise PixeltrajError(f"of {store.path} the worst was dropped already; imagine it without --keep")

@@ -4,18 +4,16 @@ No dynamics is asked: the mismatch tells what was misread, or imagined so blurre
 
 Imagined frames come out of a VAE, so that whole frames differ by their blur above all. What tells wrong states from
 right ones is the surroundings of the keypoints, compared by structural similarity (SSIM, Wang et al. 2004): it forgives
-what blur does to brightness and contrast, and not a limb that is elsewhere. Passing the drawn frame through the VAE
-too, comparing latents, whole frames or what moves, and allowing for a small shift foretold wrong states less well.
+what blur does to brightness and contrast, and not a limb that is elsewhere.
 """
 
 from collections.abc import Sequence
 from typing import Protocol
 
-import mujoco
 import numpy as np
 
 from pixeltraj.camera import FRAME_SIZE
-from pixeltraj.decode.examination import is_lost, quiet
+from pixeltraj.decode.examination import quiet, visit
 from pixeltraj.decode.violations import joint_excess
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.simulator import Simulator
@@ -66,14 +64,8 @@ def _of_trajectory(drawing: Drawing, trajectory: Trajectory, near: np.ndarray) -
 def redrawn(drawing: Drawing, state: np.ndarray, near: np.ndarray) -> np.ndarray | None:
     """(84, 84, 3) uint8: a state (S,) near a snapshot (Q,) of its episode; None where there can be no such frame."""
     simulator = drawing.simulator
-    if not np.isfinite(state).all():
-        return None
-    simulator.data.warning.number[:] = 0
-    try:
-        simulator.set_state(state, near)
-    except (PixeltrajError, mujoco.FatalError):
-        return None
-    return None if is_lost(simulator) or joint_excess(simulator) > BENT else drawing.frame()
+    sound = visit(simulator, state, near) is None and joint_excess(simulator) <= BENT
+    return drawing.frame() if sound else None
 
 
 def mismatch(drawn: np.ndarray, imagined: np.ndarray, pixels: np.ndarray) -> float:

@@ -6,6 +6,7 @@ Shapes: n transitions, S state, A action.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import mujoco
 import numpy as np
@@ -17,6 +18,7 @@ from pixeltraj.errors import PixeltrajError
 from pixeltraj.simulator import Simulator
 from pixeltraj.trajectory import Trajectory
 
+Unsound = Literal["refused", "diverged"]
 _WARNINGS = [int(getattr(mujoco.mjtWarning, f"mjWARN_{name}")) for name in ("BADQPOS", "BADQVEL", "BADQACC", "BADCTRL")]
 
 
@@ -140,8 +142,17 @@ def _claimed(trajectories: list[Trajectory]) -> Examination:
     )
 
 
-def _visit(simulator: Simulator, state: np.ndarray, near: np.ndarray, bounds: np.ndarray) -> str | None:
+def _visit(simulator: Simulator, state: np.ndarray, near: np.ndarray, bounds: np.ndarray) -> Unsound | None:
     """Set the state, fill bounds (2,) with its excess and depth -> what was wrong with it."""
+    unsound = visit(simulator, state, near)
+    if unsound is None:
+        simulator.restore(simulator.snapshot())  # contacts and limits of this very state, not of before the last step
+        bounds[:] = joint_excess(simulator), penetration(simulator)
+    return unsound
+
+
+def visit(simulator: Simulator, state: np.ndarray, near: np.ndarray) -> Unsound | None:
+    """Set the simulator to a state (S,), near a snapshot (Q,) of its episode -> what was wrong with it."""
     if not np.isfinite(state).all():
         return "refused"
     simulator.data.warning.number[:] = 0
@@ -149,11 +160,7 @@ def _visit(simulator: Simulator, state: np.ndarray, near: np.ndarray, bounds: np
         simulator.set_state(state, near)
     except (PixeltrajError, mujoco.FatalError):
         return "refused"
-    if is_lost(simulator):
-        return "diverged"
-    simulator.restore(simulator.snapshot())  # contacts and limits of this very state, not of before the last step
-    bounds[:] = joint_excess(simulator), penetration(simulator)
-    return None
+    return "diverged" if _is_lost(simulator) else None
 
 
 def _step(simulator: Simulator, result: Examination, row: int, responses: bool) -> None:
@@ -163,12 +170,12 @@ def _step(simulator: Simulator, result: Examination, row: int, responses: bool) 
     expected, reward, terminated, *_ = simulator.step(action)
     result.expected[row] = expected
     result.rewards[row, 1], result.terminations[row, 1] = reward, terminated
-    result.diverged[row] = is_lost(simulator)
+    result.diverged[row] = _is_lost(simulator)
     if responses and not result.diverged[row]:
         result.responses[row] = response(simulator, here, np.clip(action, -1.0, 1.0), result.expected[row])
 
 
-def is_lost(simulator: Simulator) -> bool:
+def _is_lost(simulator: Simulator) -> bool:
     """Whether MuJoCo warned of a bad state since its warnings were last cleared, or its state is not finite."""
     data = simulator.data
     finite = np.isfinite(data.qpos).all() and np.isfinite(data.qvel).all() and np.isfinite(simulator.state()).all()

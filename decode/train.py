@@ -19,6 +19,7 @@ from pixeltraj.base import Base
 from pixeltraj.checkpoint import Checkpoint
 from pixeltraj.decode.decoder import CONFIG, Decoder, carried, fit_of, known_states, pin
 from pixeltraj.decode.features import Windows
+from pixeltraj.decode.fit import Fit
 from pixeltraj.decode.heads import Heads, HeadsConfig, keypoint_loss
 from pixeltraj.decode.measurement import measure
 from pixeltraj.decode.motion import Motion
@@ -109,12 +110,13 @@ def train_on(store: Store, generator: Generator, config: TrainConfig) -> Decoder
         for name, optimizer in optimizers.items():
             optimizer.load_state_dict(states[f"optimizer of {name}"])
     locate, behave = KeypointPhase(task, [*clean, *noisy], moved, heads), None
+    fit = fit_of(task, heads)
     bar = tqdm(range(step, total), desc="decoder", initial=step, total=total, unit="step")
     for step in bar:
         rng = np.random.default_rng([config.seed, step])
         first = step < config.steps
         if not first and behave is None:
-            behave = [BehaviourPhase(task, [one, other], heads) for one, other in zip(clean, noisy)]
+            behave = [BehaviourPhase(task, [one, other], heads, fit) for one, other in zip(clean, noisy)]
         progress = step / config.steps if first else (step - config.steps) / config.head_steps
         optimizer = optimizers["keypoints" if first else "heads"]
         for group in optimizer.param_groups:
@@ -133,7 +135,7 @@ def train_on(store: Store, generator: Generator, config: TrainConfig) -> Decoder
         if (step + 1) % CHECKPOINT_EVERY == 0:
             kept = {f"optimizer of {name}": optimizer.state_dict() for name, optimizer in optimizers.items()}
             checkpoint.save(step + 1, heads=heads.state_dict(), **kept)
-    behave = behave or [BehaviourPhase(task, [one, other], heads) for one, other in zip(clean, noisy)]
+    behave = behave or [BehaviourPhase(task, [one, other], heads, fit) for one, other in zip(clean, noisy)]
     choose_threshold(heads, behave, config)
     decoder = Decoder(task, generator, heads, tuple(g.k for g in generators))
     span = np.ptp(clean[0].states.reshape(-1, task.state_size), axis=0)
@@ -234,9 +236,8 @@ def _targets(task: Task, copies: list[Windows]) -> list[Tensor]:
 class BehaviourPhase:
     """Windows as the trained keypoint head reads them, and what happened in them."""
 
-    def __init__(self, task: Task, copies: list[Windows], heads: Heads) -> None:
-        self.task, self.heads, self.truth = task, heads, copies[0]
-        self.fit = fit_of(task, heads)
+    def __init__(self, task: Task, copies: list[Windows], heads: Heads, fit: Fit) -> None:
+        self.task, self.heads, self.fit, self.truth = task, heads, fit, copies[0]
         self.keypoints, self.pooled = [], []
         for windows in copies:
             with torch.no_grad():

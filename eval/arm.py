@@ -1,26 +1,24 @@
 """Arm: one way to learn a task, which an experiment holds against others."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from pixeltraj.background import MakeImagine
 from pixeltraj.errors import PixeltrajError
-from pixeltraj.eval.agents.agent import Agent
+from pixeltraj.eval.agents.agent import Agent, Played
 from pixeltraj.eval.agents.catalogue import AGENTS
 from pixeltraj.eval.agents.learner import Learner
 from pixeltraj.eval.augmentation import Augmentation
 from pixeltraj.files import file_hash
-from pixeltraj.replay_buffer import Imagine, ReplayBufferConfig
+from pixeltraj.replay_buffer import ReplayBufferConfig
 from pixeltraj.store import Store
 from pixeltraj.task import Task
 
-MakeImagine = Callable[[Task], Imagine]
-"""Called once in each run's process, so it must be a function at the top of a module or a dataclass that is
-called; a dataclass' fields are recorded with the results. `needs_critic`, if it has it, says that not every agent
-will do."""
+MANIFESTS = ("zarr.json", "pixeltraj.json", "config.json", "length.json", "model_index.json")
+"""Of folders of ours: the file that says what lies beside it."""
 
 
 @runtime_checkable
@@ -36,17 +34,8 @@ class Adaptive(Protocol):
     def begin(self, state: np.ndarray, snapshot: np.ndarray) -> None:
         """An episode begins in the state (S,), with the full simulator state (Q,)."""
 
-    def observe(
-        self,
-        action: np.ndarray,
-        reward: float,
-        next_state: np.ndarray,
-        terminated: bool,
-        truncated: bool,
-        snapshot: np.ndarray,
-        agent: Agent,
-    ) -> None:
-        """The next transition; snapshot (Q,) at its end. Here it may learn."""
+    def observe(self, played: Played, agent: Agent) -> None:
+        """The next decision. Here it may learn."""
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """All that it goes on from, between two episodes; beside it what lies in its folder."""
@@ -56,10 +45,6 @@ class Adaptive(Protocol):
 
     def close(self) -> None:
         """The run is over."""
-
-
-MANIFESTS = ("zarr.json", "pixeltraj.json", "config.json", "length.json", "model_index.json")
-"""Of folders of ours: the file that says what lies beside it."""
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from pixeltraj.errors import PixeltrajError
-from pixeltraj.eval.agents.agent import Pretrained, no_data, symmetric
+from pixeltraj.eval.agents.agent import Played, Pretrained, no_data, symmetric
 from pixeltraj.eval.agents.catalogue import make_agent
-from pixeltraj.eval.agents.spirl import SkillImagination, SkillSimulator, SPiRL
 from pixeltraj.eval.arm import Adaptive, Arm
 from pixeltraj.eval.results import Result
 from pixeltraj.files import write_whole
 from pixeltraj.replay_buffer import Batch, ReplayBuffer
-from pixeltraj.simulator import Simulator
 from pixeltraj.tasks import get_task
-from pixeltraj.trajectory import Trajectory
 
 SCHEMA = 1
 TRAINING_SEEDS = 2_000_000  # far from the demonstrations, which count from 0 up, and the base's, from 1,000,000
@@ -56,9 +53,6 @@ class Course:
             raise PixeltrajError("updates_per_step and offline_updates must not be negative")
 
 
-Playing = Simulator | SkillSimulator
-
-
 class Run:
     """One arm from one seed. Everything in it follows from the course, the arm and the seed."""
 
@@ -68,27 +62,22 @@ class Run:
         self.task = get_task(task)
         real, synthetic = arm.open(self.task)
         self.trajectories = [store.trajectory(episode) for store in real for episode in store.split()[0]]
-        sizes = self.task.state_size, self.task.action_size
-        self.offline = Batch.of(self.trajectories) if self.trajectories else no_data(*sizes)
-        self.simulator: Playing = self.task.make()
-        self.arena: Playing = self.task.make()
+        nothing = no_data(self.task.state_size, self.task.action_size)
+        self.offline = Batch.of(self.trajectories) if self.trajectories else nothing
         self.rng = np.random.default_rng([seed, 0])
         rng = torch.Generator().manual_seed(seed)
         self.agent = make_agent(arm.agent, self.offline, rng, arm.config, self.task.returns)
+        self.simulator, self.arena = (self.agent.acting(self.task.make()) for _ in range(2))
         imagine = arm.imagine(self.task) if arm.imagine else None
         self.adaptive = imagine if isinstance(imagine, Adaptive) else None
         if self.adaptive:
             self.adaptive.open(path.with_suffix(""), seed)
-        if isinstance(self.agent, SPiRL):  # its actions are skills
-            sizes = self.task.state_size, self.agent.config.skill_size
-            self.simulator = SkillSimulator(self.simulator, self.agent)
-            self.arena = SkillSimulator(self.arena, self.agent)
-            imagine = SkillImagination(imagine, self.agent) if imagine else None
         self.buffer = ReplayBuffer(
             arm.buffer if arm.imagines else replace(arm.buffer, rho=0.0),
-            *sizes,
+            self.task.state_size,
+            self.agent.decision_size,
             np.random.default_rng([seed, 1]),
-            imagine,
+            self.agent.imagining(imagine) if imagine else None,
         )
         self.synthetic = [store.trajectory(i) for store in synthetic for i in range(len(store))]
         self.symmetric = arm.symmetric and arm.online and len(self.trajectories) > 0
@@ -136,18 +125,11 @@ class Run:
         """What comes before the first update."""
         if isinstance(self.agent, Pretrained):
             self.agent.pretrain(self.trajectories, self.rng)
-        self._take_offline()
+            self.offline = self.agent.transitions(self.trajectories)
         if self.synthetic:
-            self.buffer.imagined.append(*self._batch(self.synthetic)[:5])
+            self.buffer.imagined.append(*self.agent.transitions(self.synthetic, imagined=True)[:5])
         if not self.symmetric and self.trajectories:
             self.buffer.own.append(*self.offline[:5])
-
-    def _take_offline(self) -> None:
-        if self.trajectories:
-            self.offline = self._batch(self.trajectories)
-
-    def _batch(self, trajectories: list[Trajectory]) -> Batch:
-        return self.agent.skills(trajectories) if isinstance(self.agent, SPiRL) else Batch.of(trajectories)
 
     def _episode(self, report: Callable[[int], None]) -> None:
         course, simulator = self.course, self.simulator
@@ -161,10 +143,13 @@ class Run:
             next_state, reward, terminated, truncated, info = simulator.step(action)
             snapshot = simulator.snapshot() if self.buffer.imagine else None
             self.buffer.store(state, action, float(reward), next_state, terminated, snapshot)
+            played = info.get("played")  # where several decisions were one of the agent's
             if self.adaptive and snapshot is not None:
-                self.adaptive.observe(action, float(reward), next_state, terminated, truncated, snapshot, self.agent)
+                once = Played(action, float(reward), next_state, terminated, truncated, snapshot)
+                for one in played or [once]:
+                    self.adaptive.observe(one, self.agent)
             state, over = next_state, terminated or truncated
-            decisions = info.get("decisions", 1)
+            decisions = len(played) if played else 1
             for _ in range(course.updates_per_step * decisions):
                 self._update()
             self._advance(report, decisions)
@@ -250,7 +235,8 @@ class Run:
         if self.adaptive:
             self.adaptive.load_state_dict(parts["adaptive"])
         self.agent.load_tensors(parts[""])
-        self._take_offline()
+        if isinstance(self.agent, Pretrained):
+            self.offline = self.agent.transitions(self.trajectories)
         self.step, self.episode, self.seconds = facts["step"], facts["episode"], facts["seconds"]
         self.curve = [(step, score) for step, score in facts["curve"]]
         self.rng.bit_generator.state = facts["rng"]

@@ -34,7 +34,7 @@ TITLE = "state level"
 
 @dataclass(frozen=True, kw_only=True)
 class StateLevelConfig(DiffuserConfig):
-    """Widths and steps are a CPU's. A step at depth 128 takes about twelve times as long as one of SynthER's six
+    """Widths and steps are a CPU's. A step at depth 128 takes far longer than one of SynthER's six
     blocks: where that is too much, --depth 24 is what the paper began from."""
 
     k: int = 5

@@ -7,8 +7,6 @@ A call leaves its request in a bounded queue and takes what earlier requests hav
 come at which call is a matter of timing: runs with a background process do not repeat, unless they `wait`.
 """
 
-import multiprocessing
-import signal
 import sys
 import threading
 import time
@@ -17,11 +15,12 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from pixeltraj.child import PATIENCE, answer_all, end_child, obituary, start_child
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.replay_buffer import Imagine
 from pixeltraj.task import Task
@@ -31,8 +30,6 @@ from pixeltraj.trajectory import Trajectory
 MakeImagine = Callable[[Task], Imagine]
 """What makes an imagination, in the process that is to use it: a function at the top of a module, or a dataclass that
 is called, as `pixeltraj.cli.imagination.ImagineConfig` is."""
-
-PATIENCE = 5.0  # seconds in which a process that was told to end has to
 
 
 @dataclass(frozen=True)
@@ -219,11 +216,7 @@ class _Worker:
         self._under_way: Request | None = None
         self._ready: list[Result] = []
         self._changed = threading.Condition()
-        context = multiprocessing.get_context("spawn")  # a forked child inherits locked GL and torch threads
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(make, task, config.threads, theirs), daemon=True)
-        start_child(self._process)
-        theirs.close()
+        self._process, self._connection = start_child(_work, make, task, config.threads)
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
@@ -293,10 +286,7 @@ class _Worker:
                 self._under_way = None
                 self._ready.append(Result(request.number, len(request.states), trajectories))
                 self._changed.notify_all()
-        self._process.join(PATIENCE)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
+        end_child(self._process)
 
     def _next(self) -> Request | None:
         """The request to be imagined next, once there is one; None when there will be none."""
@@ -306,7 +296,7 @@ class _Worker:
                 if not self._changed.wait(1.0) and not self._process.is_alive():
                     break
             if self.failure or not self._waiting:
-                self._give_up(self.failure or self._death())
+                self._give_up(self.failure or obituary(self._process))
                 return None
             self._under_way = self._waiting.popleft()
             return self._under_way
@@ -315,10 +305,7 @@ class _Worker:
         if message is None and self.failure is None:  # for its exit code; whoever closes does not want to know
             self._process.join(PATIENCE)
         with self._changed:
-            self._give_up(self.failure or message or self._death())
-
-    def _death(self) -> str:
-        return f"its process died (exit code {self._process.exitcode}); what it printed says why"
+            self._give_up(self.failure or message or obituary(self._process))
 
     def _give_up(self, failure: str) -> None:
         self.failure = failure
@@ -332,33 +319,19 @@ class _Worker:
         return sum(len(request.states) for request in requests)
 
 
-def start_child(process: Any) -> None:
-    """Also from within a daemonic process, as an experiment's runs are: this child sees by itself when they end."""
-    this = multiprocessing.current_process()
-    daemonic, this.daemon = this.daemon, False
-    try:
-        process.start()
-    finally:
-        this.daemon = daemonic
-
-
 def _work(make: MakeImagine, task: Task, threads: int, connection: Connection) -> None:
-    """The process. Answers each request with (trajectories, seconds, processor seconds so far), or ends with one line
-    on what went wrong."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the agent's process decides when this one ends
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # not at once: its semaphores have to be given back
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    try:
+    """The process. Answers each request with (trajectories, seconds, processor seconds so far)."""
+
+    def begin() -> Callable[[Any], Any]:
         imagine = make(task)
         if "torch" in sys.modules:  # whoever imagines without it is not made to wait for it
             sys.modules["torch"].set_num_threads(threads)
-        while connection in wait([connection, parent.sentinel]):
-            states, snapshots, seed = connection.recv()
+
+        def answer(asked: tuple[np.ndarray, np.ndarray, int]) -> tuple[list[Trajectory], float, float]:
             began = time.perf_counter()
-            trajectories = imagine(states, snapshots, seed)
-            connection.send((trajectories, time.perf_counter() - began, time.process_time()))
-    except PixeltrajError as error:
-        connection.send(str(error))
-    except (EOFError, BrokenPipeError, ConnectionResetError):  # whoever asked is gone
-        return
+            trajectories = imagine(*asked)
+            return trajectories, time.perf_counter() - began, time.process_time()
+
+        return answer
+
+    answer_all(connection, begin)

@@ -1,15 +1,41 @@
 """Agent: what an experiment asks of every agent; and the batches that go in."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor
 
-from pixeltraj.replay_buffer import Batch
+from pixeltraj.replay_buffer import Batch, Imagine
+from pixeltraj.simulator import Simulator
 from pixeltraj.trajectory import Trajectory
 
 COLUMNS = ("states", "actions", "rewards", "next_states", "terminations", "imagined")
+
+
+class Playing(Protocol):
+    """What is asked of a simulator: `pixeltraj.simulator.Simulator`, or what an agent makes of one."""
+
+    def reset(self, *, seed: int | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        """As gymnasium.Env."""
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, Any, bool, bool, dict[str, Any]]:
+        """As gymnasium.Env. Where several decisions were played at once, `info["played"]` holds each as a `Played`."""
+
+    def snapshot(self) -> np.ndarray:
+        """(Q,) float64: the full simulator state."""
+
+
+class Played(NamedTuple):
+    """One decision in the simulator, and what came of it."""
+
+    action: np.ndarray
+    reward: float
+    next_state: np.ndarray
+    terminated: bool
+    truncated: bool
+    snapshot: np.ndarray
+    """(Q,) the full simulator state after it"""
 
 
 @runtime_checkable
@@ -19,8 +45,21 @@ class Agent(Protocol):
     config: Any
     """Its dataclass; `config.batch` is the size of the batches that it wants."""
 
+    decision_size: int
+    """Numbers of what it decides: those of an action, unless `acting` plays something else."""
+
+    def acting(self, simulator: Simulator) -> Playing:
+        """The simulator as it acts in it."""
+
+    def imagining(self, imagine: Imagine) -> Imagine:
+        """The imagination as it learns from it."""
+
+    def transitions(self, trajectories: Sequence[Trajectory], imagined: bool = False) -> Batch:
+        """What trajectories, at least one, hold of its decisions."""
+
     def act(self, states: np.ndarray, explore: bool) -> np.ndarray:
-        """states (..., S) -> actions (..., A) float32 in [-1, 1]: a sample of the policy, or its best guess."""
+        """states (..., S) -> decisions (..., A) float32, actions in [-1, 1]: a sample of the policy, or its best
+        guess."""
 
     def update(self, batch: Batch, cloned: np.ndarray | None = None) -> dict[str, Tensor]:
         """One step of training. -> losses and the like, scalars.

@@ -1,14 +1,17 @@
 """Learner: what all agents have in common: normalised states, optimizers, how they are saved; errors of values."""
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pixeltraj.replay_buffer import Batch
+from pixeltraj.eval.agents.agent import Playing
+from pixeltraj.replay_buffer import Batch, Imagine
+from pixeltraj.simulator import Simulator
+from pixeltraj.trajectory import Trajectory
 
 DEVIATION_FLOOR = 0.02  # states that hardly vary in the offline data must not blow up
 STATE_CLIP = 10.0
@@ -52,6 +55,21 @@ class Learner(nn.Module):
         """-> states (normalised), actions, rewards, next states (normalised), terminations."""
         states, actions, rewards, next_states, terminations = (torch.from_numpy(column) for column in batch[:5])
         return self.normalise(states), actions, rewards, self.normalise(next_states), terminations
+
+    # A decision is an action, unless an agent says otherwise
+
+    @property
+    def decision_size(self) -> int:
+        return self.action_size
+
+    def acting(self, simulator: Simulator) -> Playing:
+        return simulator
+
+    def imagining(self, imagine: Imagine) -> Imagine:
+        return imagine
+
+    def transitions(self, trajectories: Sequence[Trajectory], imagined: bool = False) -> Batch:
+        return Batch.of(trajectories, imagined)
 
     def td_error(self, batch: Batch) -> np.ndarray | None:
         """None: an agent without critics has no errors."""

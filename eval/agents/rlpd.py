@@ -7,12 +7,9 @@ imagined actions, which is where imagination helps most in short runs.
 
 from dataclasses import dataclass
 
-import numpy as np
 from torch import Tensor
 
-from pixeltraj.eval.agents.agent import symmetric
 from pixeltraj.eval.agents.sac import SAC, SACConfig
-from pixeltraj.replay_buffer import Batch
 
 
 @dataclass(frozen=True)
@@ -33,12 +30,6 @@ class RLPDConfig(SACConfig):
 
 class RLPD(SAC):
     """The agent."""
-
-    def update(self, batch: Batch, cloned: np.ndarray | Batch | None = None) -> dict[str, Tensor]:
-        """One step on the rows of `symmetric`; or on an offline and a replay batch, or an offline one alone."""
-        if not isinstance(cloned, np.ndarray):
-            batch, cloned = symmetric(batch, cloned)
-        return super().update(batch, cloned)
 
     def judged(self, values: Tensor) -> Tensor:
         """(N, B) -> (B,), the mean, as in REDQ."""

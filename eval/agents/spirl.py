@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pixeltraj.errors import PixeltrajError
-from pixeltraj.eval.agents.learner import ValueLearner, step
+from pixeltraj.eval.agents.agent import Played
+from pixeltraj.eval.agents.learner import Learner, ValueLearner, step
 from pixeltraj.eval.agents.networks import Actor, Critics, follow, frozen, mlp
 from pixeltraj.replay_buffer import Batch, Imagine
 from pixeltraj.simulator import Simulator
@@ -91,6 +92,19 @@ class SPiRL(ValueLearner):
 
     # Skills
 
+    @property
+    def decision_size(self) -> int:
+        return self.config.skill_size
+
+    def acting(self, simulator: Simulator) -> "SkillSimulator":
+        return SkillSimulator(simulator, self)
+
+    def imagining(self, imagine: Imagine) -> "SkillImagination":
+        return SkillImagination(imagine, self)
+
+    def transitions(self, trajectories: Sequence[Trajectory], imagined: bool = False) -> Batch:
+        return self.skills(trajectories, imagined)
+
     def pretrain(self, trajectories: Sequence[Trajectory], rng: np.random.Generator) -> list[float]:
         """Learn skills and prior, and let the policy begin as the prior. -> the loss of each step.
 
@@ -154,6 +168,8 @@ class SPiRL(ValueLearner):
 
     # Learning what they are worth
 
+    td_error = Learner.td_error  # its critics value skills, not what is done in them
+
     @torch.no_grad()
     def act(self, states: np.ndarray, explore: bool) -> np.ndarray:
         """states (..., S) -> skills (..., Z): a sample of the policy, or its mean."""
@@ -194,7 +210,7 @@ class SPiRL(ValueLearner):
 class SkillSimulator:
     """A simulator in which one decision is a skill of the agent's."""
 
-    def __init__(self, simulator: "Simulator | SkillSimulator", agent: SPiRL) -> None:
+    def __init__(self, simulator: Simulator, agent: SPiRL) -> None:
         self.simulator, self.agent = simulator, agent
 
     def reset(self, *, seed: int | None = None) -> tuple[np.ndarray, dict[str, Any]]:
@@ -202,14 +218,15 @@ class SkillSimulator:
 
     def step(self, skill: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Play the skill (Z,) to its end or the episode's. -> state, summed reward, terminated, truncated, and
-        {"decisions": how many it took}."""
-        total, count = 0.0, 0
+        {"played": each decision}."""
+        played: list[Played] = []
         for action in self.agent.actions(skill):
             state, reward, terminated, truncated, _ = self.simulator.step(action)
-            total, count = total + float(reward), count + 1
+            played.append(Played(action, float(reward), state, terminated, truncated, self.snapshot()))
             if terminated or truncated:
                 break
-        return state, total, terminated, truncated, {"decisions": count}
+        total = sum(one.reward for one in played)
+        return state, total, terminated, truncated, {"played": played}
 
     def snapshot(self) -> np.ndarray:
         return self.simulator.snapshot()

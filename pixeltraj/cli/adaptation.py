@@ -17,7 +17,7 @@ from pixeltraj.cli.imagination import Imagination, ImagineConfig
 from pixeltraj.cli.lesson import Lesson, Teaching, begins
 from pixeltraj.cli.teacher import BackgroundTeacher, Request, Taught, Teacher, WaitingTeacher
 from pixeltraj.errors import PixeltrajError
-from pixeltraj.eval.agents.agent import Agent
+from pixeltraj.eval.agents.agent import Agent, Played
 from pixeltraj.eval.experience import Episode
 from pixeltraj.eval.indicator import (
     Indicator,
@@ -126,7 +126,7 @@ class AdaptiveImagination:
         self._lora, self._saved = lora, 0
         self._decisions, self._lessons = 0, 0
         self._asked: dict[str, Any] = {}
-        self._open: list[tuple[Any, ...]] = []
+        self._open: list[Played] = []
 
     def _teacher(self, lora: Path | None) -> Teacher:
         told = read_json(lora / CONFIG_FILE, "fine-tuned LoRA") if lora else None
@@ -159,20 +159,11 @@ class AdaptiveImagination:
         self._open = []
         self._first = state, snapshot
 
-    def observe(
-        self,
-        action: np.ndarray,
-        reward: float,
-        next_state: np.ndarray,
-        terminated: bool,
-        truncated: bool,
-        snapshot: np.ndarray,
-        agent: Agent,
-    ) -> None:
+    def observe(self, played: Played, agent: Agent) -> None:
         began = time.perf_counter()
-        self._open.append((action, reward, next_state, snapshot))
-        if terminated or truncated:
-            self.indicator.add(self._episode(terminated), agent, self._rng)
+        self._open.append(played)
+        if played.terminated or played.truncated:
+            self.indicator.add(self._episode(), agent, self._rng)
         self._decisions += 1
         self._take(self.teacher.answer())
         if self._decisions % self.adaptation.every == 0:
@@ -180,14 +171,13 @@ class AdaptiveImagination:
             self._take(self.teacher.answer())
         self.seconds += time.perf_counter() - began
 
-    def _episode(self, terminated: bool) -> Episode:
-        actions, rewards, states, snapshots = zip(*self._open)
+    def _episode(self) -> Episode:
         return Episode.of(
-            np.stack([self._first[0], *states]).astype(np.float32),
-            np.stack(actions).astype(np.float32),
-            np.array(rewards, np.float32),
-            terminated,
-            np.stack([self._first[1], *snapshots]),
+            np.stack([self._first[0], *(one.next_state for one in self._open)]).astype(np.float32),
+            np.stack([one.action for one in self._open]).astype(np.float32),
+            np.array([one.reward for one in self._open], np.float32),
+            self._open[-1].terminated,
+            np.stack([self._first[1], *(one.snapshot for one in self._open)]),
         )
 
     def _update(self, agent: Agent) -> None:

@@ -1,20 +1,17 @@
 """Teachers: update a generator's LoRA while the agent waits, or in a process of their own."""
 
-import multiprocessing
-import signal
-import sys
 import threading
 import warnings
 import weakref
-from multiprocessing.connection import Connection, wait
+from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from pixeltraj.background import PATIENCE, start_child
+from pixeltraj.child import PATIENCE, answer_all, end_child, obituary, start_child
 from pixeltraj.cli.lesson import Lesson, Teaching, teach
-from pixeltraj.errors import PixeltrajError
 from pixeltraj.render.backends import Backend, open_renderer
 from pixeltraj.render.renderer import Renderer
 from pixeltraj.tasks import get_task
@@ -95,12 +92,8 @@ class BackgroundTeacher:
 
     def ask(self, request: Request) -> None:
         if self._process is None:
-            context = multiprocessing.get_context("spawn")  # a forked child inherits locked GL and torch threads
-            self._connection, theirs = context.Pipe()
-            self._process = context.Process(target=_serve, args=(*self._work, theirs), daemon=True)
-            start_child(self._process)
-            theirs.close()
-            self._end = weakref.finalize(self, _end, self._process)
+            self._process, self._connection = start_child(_serve, *self._work)
+            self._end = weakref.finalize(self, end_child, self._process)
         self._asked = request
         # From a thread: whoever is still loading does not read yet, and a pipe holds little.
         threading.Thread(target=_send, args=(self._connection, request), daemon=True).start()
@@ -126,7 +119,7 @@ class BackgroundTeacher:
 
     def _fail(self, reason: str | None) -> None:
         self._process.join(PATIENCE)
-        why = reason or f"its process died (exit code {self._process.exitcode}); what it printed says why"
+        why = reason or obituary(self._process)
         warnings.warn(
             f"the generator adapts no further, the agent goes on with it as it is: {why}", RuntimeWarning, stacklevel=4
         )
@@ -146,31 +139,17 @@ def _send(connection: Any, request: Request) -> None:
         return
 
 
-def _end(process: Any) -> None:
-    process.terminate()
-    process.join(PATIENCE)
-    if process.is_alive():
-        process.kill()
-        process.join()
-
-
 def _taught(request: Request, teaching: Teaching, renderer: Renderer) -> dict[str, Any]:
     return teach(request.lesson, teaching, renderer, request.start, request.out, request.seed)
 
 
 def _serve(teaching: Teaching, task: str, backend: Backend, connection: Connection) -> None:
-    """The process. Answers each request with its facts, or ends with one line on what went wrong."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the agent's process decides when this one ends
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # not at once: its semaphores have to be given back
+    """The process. Answers each request with its facts."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    try:
-        with open_renderer(get_task(task).make(), backend) as renderer:
-            while connection in wait([connection, parent.sentinel]):
-                connection.send(_taught(connection.recv(), teaching, renderer))
-    except PixeltrajError as error:
-        connection.send(str(error))
-    except (EOFError, BrokenPipeError, ConnectionResetError):  # whoever asked is gone
-        return
+
+    def begin() -> Callable[[Any], Any]:
+        renderer = open_renderer(get_task(task).make(), backend)
+        return lambda request: _taught(request, teaching, renderer)
+
+    answer_all(connection, begin)

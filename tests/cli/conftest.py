@@ -128,7 +128,7 @@ def browse(tmp_path: Path) -> Iterator[Callable[[str], Chromium]]:
 
     def start(url: str) -> Chromium:
         if CHROMIUM is None:
-            pytest.skip("no Chromium is installed here: nothing can open the page")
+            pytest.skip("nothing can open the page: install Chromium (apt-get install chromium)")
         browsers.append(Chromium(tmp_path / f"profile{len(browsers)}", url))
         return browsers[-1]
 

@@ -38,14 +38,6 @@ PRIOR = PARROTConfig(
 )
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def episodes(count: int, rng: np.random.Generator, size: int = 1, steps: int = 8) -> list[Trajectory]:
     """An action is kept up for the whole episode: about +0.8 or -0.8 in all dimensions where the state is 0, +0.8 alone
     where it is 1. It is its own reward."""
@@ -125,15 +117,20 @@ def test_a_skill_is_played_action_by_action() -> None:
     state, _ = simulator.reset(seed=3)
     np.testing.assert_array_equal(state, by_hand.reset(seed=3)[0])
     skill, total = agent.act(state, explore=True), 0.0
+    snapshots = []
     for action in agent.actions(skill):
         expected, reward, *_ = by_hand.step(action)
+        snapshots.append(by_hand.snapshot())
         total += reward
     state, reward, terminated, truncated, info = simulator.step(skill)
     np.testing.assert_array_equal(state, expected)
-    assert reward == pytest.approx(total) and info == {"decisions": 4} and not (terminated or truncated)
+    assert reward == pytest.approx(total) and not (terminated or truncated)
+    np.testing.assert_array_equal([one.action for one in info["played"]], agent.actions(skill))
+    np.testing.assert_array_equal([one.snapshot for one in info["played"]], snapshots)
+    assert sum(one.reward for one in info["played"]) == pytest.approx(total)
     while not terminated:
         *_, terminated, truncated, info = simulator.step(np.full(2, 3.0, np.float32))
-    assert 1 <= info["decisions"] <= 4
+    assert 1 <= len(info["played"]) <= 4 and info["played"][-1].terminated
 
 
 def test_the_flow_draws_what_the_data_holds_and_can_be_gone_back() -> None:

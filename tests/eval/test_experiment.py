@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +22,9 @@ from pixeltraj.eval.arm import Arm
 from pixeltraj.eval.experiment import EvalConfig, run
 from pixeltraj.eval.results import Result, summary, table, verdict
 from pixeltraj.eval.run import Course, Run
-from pixeltraj.replay_buffer import ReplayBufferConfig
+from pixeltraj.replay_buffer import Imagine, ReplayBufferConfig
 from pixeltraj.store import Store
+from pixeltraj.task import Task
 from pixeltraj.tasks import get_task
 from pixeltraj.trajectory import Trajectory
 
@@ -57,14 +58,6 @@ class Still:
         task_snapshot = len(simulator.snapshot())
         return imagine
 '''
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +201,16 @@ def test_bad_settings_are_refused_before_anything_is_written(config: EvalConfig,
     assert not config.out.exists()
 
 
+@dataclass(frozen=True)
+class ByTDError:
+    """What an imagination that adapts by TD error says of itself."""
+
+    needs_critic = True
+
+    def __call__(self, task: Task) -> Imagine:
+        raise AssertionError("refused before it is made")
+
+
 def test_an_agent_that_decides_on_skills_and_one_that_only_reads(config: EvalConfig, store: Path, dreams) -> None:
     course = Course(steps=60, eval_every=30, eval_episodes=1, offline_updates=2, checkpoint_every=20)
     skills = SPiRLConfig(length=2, skill_size=3, hidden=8, batch=8, pretrain_steps=3)
@@ -228,6 +231,8 @@ def test_an_agent_that_decides_on_skills_and_one_that_only_reads(config: EvalCon
         Arm("bc", "bc", stores=(store,), online=False, imagine=dreams.Still()).check()
     with pytest.raises(PixeltrajError, match="takes a BCConfig"):
         Arm("bc", "bc", RLPDConfig()).check()
+    with pytest.raises(PixeltrajError, match="no TD errors"):  # its critics value skills, not decisions
+        Arm("spirl", "spirl", skills, stores=(store,), imagine=ByTDError()).check()
     with pytest.raises(PixeltrajError, match="no agent"):
         Arm("x", "dqn").check()
 

@@ -5,18 +5,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pixeltraj.eval.agents.agent import symmetric
 from pixeltraj.eval.agents.rlpd import RLPD, RLPDConfig
 from pixeltraj.replay_buffer import Batch
 
 SMALL = RLPDConfig(hidden=32, batch=64, learning_rate=3e-3, tau=0.05, bc_weight=0.0)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def random_batch(size: int, rng: np.random.Generator, reward: float = 0.0) -> Batch:
@@ -44,7 +37,7 @@ def test_learns_the_values_of_a_two_step_problem() -> None:
     rng = np.random.default_rng(0)
     agent = make(two_steps(500, rng))
     for _ in range(300):
-        agent.update(two_steps(32, rng), two_steps(32, rng))
+        agent.update(*symmetric(two_steps(32, rng), two_steps(32, rng)))
     states = agent.normalise(np.array([[0.0], [0.0], [1.0], [1.0]], np.float32))
     actions = torch.tensor([[0.7], [-0.7], [0.7], [-0.7]])
     with torch.no_grad():
@@ -80,7 +73,7 @@ def test_clones_offline_and_imagined_actions_and_no_others() -> None:
 
     for imagined, expected, error in ((False, 0.8, 0.0), (True, 0.0, 0.64)):  # offline says 0.8, replay -0.8
         agent = make(batch(0.8, False), config)
-        losses = [agent.update(batch(0.8, False), batch(-0.8, imagined))["bc_loss"] for _ in range(150)]
+        losses = [agent.update(*symmetric(batch(0.8, False), batch(-0.8, imagined)))["bc_loss"] for _ in range(150)]
         assert agent.act(states, explore=False).mean() == pytest.approx(expected, abs=0.15)
         assert losses[0] > error and losses[-1] == pytest.approx(error, abs=0.02)
 
@@ -89,7 +82,7 @@ def test_saved_and_resumed_equals_unbroken(tmp_path) -> None:
     def train(agent: RLPD, seeds: range) -> None:
         for seed in seeds:
             rng = np.random.default_rng(seed)
-            agent.update(random_batch(16, rng), random_batch(16, rng))
+            agent.update(*symmetric(random_batch(16, rng), random_batch(16, rng)))
 
     offline = random_batch(100, np.random.default_rng(0))
     whole, first, resumed = make(offline), make(offline), make(offline, seed=1)
