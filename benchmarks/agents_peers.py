@@ -44,7 +44,7 @@ class TorchRL:
                 losses["loss_actor"] = self.loss.actor_loss(rows)[0]
         losses = {key: loss for key, loss in losses.items() if key.startswith("loss") and key != "loss_actor_bc"}
         self.optimizer.zero_grad()
-        sum(losses.values()).backward()  # type: ignore[union-attr]
+        sum(losses.values()).backward()
         self.optimizer.step()
         if hasattr(self, "follow") and self.updates % self.every == 0:
             self.follow.step()

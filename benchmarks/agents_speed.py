@@ -11,7 +11,7 @@ Stable-Baselines3 are wanted (`pip install torchrl stable-baselines3`). Prints a
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from benchmarks.agents_peers import TorchRL
 from pixeltraj.eval.agents.catalogue import AGENTS, make_agent
 from pixeltraj.files import provenance, write_json
 from pixeltraj.replay_buffer import Batch
@@ -44,25 +43,32 @@ class Config:
 
 def main(config: Config) -> None:
     torch.set_num_threads(1)
-    batch = random_batch(np.random.default_rng(0))
-    contenders: dict[tuple[str, str], Callable[[], Any]] = {}
-    for name in config.agents:
-        contenders |= {(name, column): update for column, update in updates(name, batch).items()}
-    rates: dict[tuple[str, str], list[float]] = {key: [] for key in contenders}
-    for _ in range(config.turns):
-        for key, update in tqdm(contenders.items(), desc="turn", unit="contender"):
-            rates[key].append(rate(update))
-    agents: dict[str, dict[str, float]] = {name: {} for name in config.agents}
-    for (name, column), measured in rates.items():
-        agents[name][column] = float(np.median(measured))
+    agents = measured(config.agents, config.turns)
     print(table(agents))
     report = {"agents": agents, "provenance": provenance(batch=BATCH, hidden=HIDDEN, turns=config.turns)}
     if config.json:
         write_json(config.json, report)
 
 
+def measured(names: Sequence[str], turns: int) -> dict[str, dict[str, float]]:
+    """agent -> column -> updates in a CPU-second, the median of the turns."""
+    batch = random_batch(np.random.default_rng(0))
+    contenders: dict[tuple[str, str], Callable[[], Any]] = {}
+    for name in names:
+        contenders |= {(name, column): update for column, update in updates(name, batch).items()}
+    rates: dict[tuple[str, str], list[float]] = {key: [] for key in contenders}
+    for _ in range(turns):
+        for key, update in tqdm(contenders.items(), desc="turn", unit="contender"):
+            rates[key].append(rate(update))
+    agents: dict[str, dict[str, float]] = {name: {} for name in names}
+    for (name, column), found in rates.items():
+        agents[name][column] = float(np.median(found))
+    return agents
+
+
 def updates(name: str, batch: Batch) -> dict[str, Callable[[], Any]]:
     """One update of each implementation of an agent, by column."""
+    from benchmarks.agents_peers import TorchRL
 
     def ours(bf16: bool) -> Callable[[], Any]:
         agent_config = replace(AGENTS[name][1](), batch=BATCH, hidden=HIDDEN, bf16=bf16)
@@ -91,8 +97,9 @@ def baseline(batch: Batch, critics: int) -> Any:
     shape = {"net_arch": [HIDDEN, HIDDEN], "n_critics": critics}
     model = SAC("MlpPolicy", environment, buffer_size=10_000, policy_kwargs=shape, device="cpu")
     model.set_logger(configure(None, []))
+    buffer: Any = model.replay_buffer
     for row in range(len(batch.states)):
-        model.replay_buffer.add(
+        buffer.add(
             *(column[row][None] for column in (batch.states, batch.next_states, batch.actions)),
             batch.rewards[row : row + 1],
             batch.terminations[row : row + 1],

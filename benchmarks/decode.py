@@ -37,6 +37,15 @@ TARGETS = {
 }
 """Words, format and target of each figure; a negative target is a least one."""
 
+REWARDS = {
+    "reward_precision": ("sparse reward, precision", "reward", "precision"),
+    "reward_recall": ("sparse reward, recall", "reward", "recall"),
+    "reward_r2": ("dense reward, R²", "reward", "r2"),
+    "end_precision": ("end, precision", "termination", "precision"),
+    "end_recall": ("end, recall", "termination", "recall"),
+}
+"""Words of each figure of learned rewards and of the task's own, and where the decoder's measurement has it."""
+
 
 def task_figures(task: str, metrics: dict[str, Any]) -> dict[str, float | None]:
     """What the decoder misreads on real frames, under short names; None where a task has no such thing."""
@@ -61,6 +70,15 @@ def task_figures(task: str, metrics: dict[str, Any]) -> dict[str, float | None]:
     }
 
 
+def reward_figures(found: dict[str, Any]) -> dict[str, float | None]:
+    """The learned reward (`learned_...`) and the task's own (`own_...`), by the keys of `REWARDS`."""
+    return {
+        f"{name}_{key}": found[name][part].get(figure) if found else None
+        for name in ("learned", "own")
+        for key, (_, part, figure) in REWARDS.items()
+    }
+
+
 def audit_figures(found: dict[str, Any]) -> dict[str, float | None]:
     """One-step errors, % of range."""
     imagined, read = found["imagined"]["summary"], found["read"]["summary"]
@@ -78,7 +96,11 @@ def report(config: Benchmark) -> dict[str, Any]:
     """What the issue asks for, under its keys, and in `detail` everything else that was measured."""
     done = {stage.name: result(config.out, stage.name) for stage in (*stages(config), *timed(config))}
     return {
-        "tasks": {task: task_figures(task, done[f"decoder-{task}"]["metrics"]) for task in config.tasks},
+        "tasks": {
+            task: task_figures(task, done[f"decoder-{task}"]["metrics"])
+            | reward_figures(done.get(f"rewards-{task}", {}))
+            for task in config.tasks
+        },
         "audit": {task: audit_figures(done[f"audit-{task}"]) for task in config.tasks},
         "frames_per_cpu_s": done["speed"]["frames_per_cpu_s"],
         "decode_share": done["speed"]["decode_share"],
@@ -105,6 +127,11 @@ def table(report: dict[str, Any]) -> str:
     for key, (words, unit, target) in TARGETS.items():
         cells = [told(report["tasks"][task][key], unit, target) for task in tasks]
         lines.append(f"| {words} | {' | '.join(cells)} | {'≥' if target < 0 else '≤'} {abs(target)} |")
+    lines += ["", f"| reward learned / the task's own | {' | '.join(tasks)} |", "|---" * (len(tasks) + 1) + "|"]
+    for key, (words, _, _) in REWARDS.items():
+        pairs = [[report["tasks"][task][f"{name}_{key}"] for name in ("learned", "own")] for task in tasks]
+        cells = [" / ".join(f"{value:.2f}" for value in pair if value is not None) for pair in pairs]
+        lines.append(f"| {words} | {' | '.join(cells)} |")
     lines += ["", f"| one step, % of range | {' | '.join(tasks)} |", "|---" * (len(tasks) + 1) + "|"]
     for key, words in (
         ("one_step", "imagined"),

@@ -37,7 +37,7 @@ class Benchmark:
     out: Path = Path("runs/benchmarks/decode")
     """Folder of everything that is made; an interrupted run is taken up there."""
     base: str | None = None
-    """A diffusers folder or hub id; the embedded base if not given."""
+    """A diffusers folder, single file or hub id; the embedded base if not given."""
     tasks: tuple[str, ...] = ("push-v3", "push-back-v3", "HalfCheetah-v5", "Hopper-v5")
     """The embedded base has never seen push-back-v3."""
     at_once: int = 2

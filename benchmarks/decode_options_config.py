@@ -39,7 +39,7 @@ class Benchmark:
     out: Path = Path("runs/benchmarks/decode_options")
     """Folder of everything that is made; an interrupted run is taken up there, other options are added."""
     base: str | None = None
-    """A diffusers folder or hub id; the embedded base if not given."""
+    """A diffusers folder, single file or hub id; the embedded base if not given."""
     tasks: tuple[str, ...] = ("push-v3", "HalfCheetah-v5")
     """What is read."""
     seeds: int = 1

@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from benchmarks.decode_options_direct import DirectHead, DirectPhase, DirectTask
 from benchmarks.decode_options_list import Option
-from benchmarks.decode_options_windows import Lesson, joined
+from benchmarks.decode_options_windows import Lesson
+from pixeltraj.decode.calibration import joined
 from pixeltraj.decode.decoder import Decoder, fit_of
 from pixeltraj.decode.features import Windows
 from pixeltraj.decode.heads import Heads, HeadsConfig, KeypointHead, WindowHead
@@ -135,10 +136,11 @@ def descend(
     before: int,
 ) -> None:
     """`steps` steps of AdamW on one phase; before: steps that were made in phases before it."""
-    optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=1e-2)
+    lr = config.lr if before == 0 else config.lr / 2
+    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=1e-2)
     for step in tqdm(range(steps), desc="decoder", unit="step"):
         for group in optimizer.param_groups:
-            group["lr"] = config.lr * schedule(step / steps)
+            group["lr"] = lr * schedule(step / steps)
         value = loss(np.random.default_rng([config.seed, before + step]), before + step)
         optimizer.zero_grad()
         value.backward()

@@ -1,16 +1,14 @@
 """Windows of a store as one input shows them, read once for all options and seeds that use them."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from pixeltraj.decode.features import See, Windows
-from pixeltraj.decode.train import TrainConfig
+from pixeltraj.decode.train import ENDS, TrainConfig
 from pixeltraj.files import write_whole
 from pixeltraj.generator import Generator
 from pixeltraj.store import Store
@@ -40,8 +38,8 @@ class Lesson:
             return Windows.read(store, episodes, generator, stride=every, seed=config.seed, see=see, **how)
 
         return cls(
-            clean=read(training),
-            noisy=read(training, noise=config.noise, reconstruct=True),
+            clean=read(training, ends=ENDS),
+            noisy=read(training, noise=config.noise, reconstruct=True, ends=ENDS),
             moved=read(training, noise=config.noise, move=config.move),
             real=read(heldout),
             reconstructed=read(heldout, reconstruct=True),
@@ -69,13 +67,3 @@ class Lesson:
 
 KINDS = [field.name for field in fields(Lesson)]
 NAMES = [field.name for field in fields(Windows)]
-
-
-def joined(parts: list[Windows]) -> Windows:
-    """One after the other."""
-
-    def whole(name: str) -> Any:
-        values = [getattr(part, name) for part in parts]
-        return torch.cat(values) if isinstance(values[0], Tensor) else np.concatenate(values)
-
-    return replace(parts[0], **{name: whole(name) for name in NAMES})

@@ -23,13 +23,17 @@ from pixeltraj.cli.synther import Config as SyntherStoreConfig
 from pixeltraj.cli.synther import synthesize
 from pixeltraj.decode.audit_store import AuditConfig, audit_store
 from pixeltraj.decode.decoder import CONFIG, Decoder
-from pixeltraj.decode.measurement import calibration
+from pixeltraj.decode.features import Windows
+from pixeltraj.decode.measurement import calibration, measure
+from pixeltraj.decode.own_reward import OwnRewardDecoder
 from pixeltraj.decode.train import TrainConfig, train
+from pixeltraj.decode.yardstick import span_of
 from pixeltraj.files import provenance
 from pixeltraj.finetune.train import FinetuneConfig, finetune
 from pixeltraj.generator import Generator
 from pixeltraj.latents import store_latents
 from pixeltraj.store import Store
+from pixeltraj.tasks import get_task
 
 K = 5
 TIMED = 5
@@ -41,6 +45,8 @@ def stages(config: Benchmark) -> list[Stage[Benchmark]]:
     for task in config.tasks:
         listed.append(Stage(f"store-{task}", partial(collected, task=task)))
         listed.append(Stage(f"decoder-{task}", partial(decoding, task=task), (f"store-{task}",)))
+        if get_task(task).outcome:
+            listed.append(Stage(f"rewards-{task}", partial(rewarded, task=task), (f"decoder-{task}",)))
         listed.append(Stage(f"synther-{task}", partial(sampled, task=task), (f"store-{task}",)))
         after = (f"decoder-{task}", f"synther-{task}")
         listed.append(Stage(f"audit-{task}", partial(audited, task=task), after))
@@ -66,6 +72,15 @@ def decoding(config: Benchmark, task: str) -> dict[str, Any]:
 def reader(config: Benchmark, task: str) -> Decoder:
     generator = Generator.load(Base.load(config.base), config.lora(task), K)
     return Decoder.load(config.decoder(task), generator)
+
+
+def rewarded(config: Benchmark, task: str) -> dict[str, Any]:
+    """The learned reward and the task's own, of transitions of held-out episodes as they are read."""
+    store, learned = Store.open(config.store(task)), reader(config, task)
+    own = OwnRewardDecoder.load(config.decoder(task), learned.generator)
+    windows = Windows.read(store, store.split()[1], learned.generator)
+    measured = {"learned": learned.about["metrics"], "own": measure(own, windows, span_of(store))}
+    return {name: {key: one[key] for key in ("windows", "reward", "termination")} for name, one in measured.items()}
 
 
 def sampled(config: Benchmark, task: str) -> dict[str, Any]:

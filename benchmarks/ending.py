@@ -53,7 +53,7 @@ class Benchmark:
     lora: Path | None = None
     """Folder that fine-tuning wrote; the base alone if not given."""
     base: str | None = None
-    """A diffusers folder or hub id; the embedded base if not given."""
+    """A diffusers folder, single file or hub id; the embedded base if not given."""
     k: tuple[int, ...] | None = None
     """Lengths of the windows; all that the decoder reads if not given."""
     length: Path | None = None

@@ -54,7 +54,7 @@ class Benchmark:
     out: Path = Path("runs/benchmarks/imagine")
     """Folder of everything that is made; an interrupted run is taken up there."""
     base: str | None = None
-    """A diffusers folder or hub id; the embedded base if not given."""
+    """A diffusers folder, single file or hub id; the embedded base if not given."""
     tasks: tuple[str, ...] = ("push-v3",)
     """Meta-World tasks that are tuned, with one LoRA for all lengths each."""
     runners: tuple[str, ...] = ("HalfCheetah-v5", "Hopper-v5")

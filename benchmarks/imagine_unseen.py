@@ -4,6 +4,7 @@ All of them are read by the decoder of the LoRA with language prompts: latents o
 """
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from benchmarks.imagine_config import Benchmark
 from benchmarks.imagine_errors import Reader, figures, shaped, windows
 from benchmarks.imagine_grids import imagined_grids
 from benchmarks.imagine_tuning import generator, reader
-from pixeltraj.base import Base
+from pixeltraj.base import PRETRAINING, Base
 from pixeltraj.finetune.pretrain import PretrainConfig, pretrain
 from pixeltraj.generator import Generator
 from pixeltraj.prompt import PromptKind
@@ -30,27 +31,26 @@ def label(kind: PromptKind, seed: int) -> str:
 
 
 def from_scratch(config: Benchmark) -> dict[str, Any]:
-    """U-Net, text encoder and state encoder, as large as the base's, from random weights on the task's store alone;
-    with the base's VAE."""
-    out, base = config.out / "scratch", Base.load(config.base)
+    """The task's U-Net from random weights on its store alone."""
+    effort, store = config.effort, config.store(TASK)
+    channels = train_from_scratch(config.base, store, config.out / "scratch", effort.scratch_steps, effort.seed)
+    return {"steps": effort.scratch_steps, "channels": list(channels)}
+
+
+def train_from_scratch(base: str | None, store: Path, out: Path, steps: int, seed: int = 0) -> tuple[int, ...]:
+    """A base whose U-Net, text encoder and state encoder, as large as those of `base`, have seen nothing but the
+    store; with the VAE of `base`. Returns the U-Net's channels. Gone on with where it was interrupted, and not trained
+    again where it is there."""
+    known = Base.load(base)
     if not (out / "vae").is_dir():
         beside = out / ".vae.partial"
         shutil.rmtree(beside, ignore_errors=True)
-        base.vae.save_pretrained(beside)
+        known.vae.save_pretrained(beside)
         beside.rename(out / "vae")
-    channels = tuple(base.unet.config.block_out_channels)
-    effort = config.effort
-    pretrain(
-        PretrainConfig(
-            stores=(config.store(TASK),),
-            out=out,
-            steps=effort.scratch_steps,
-            k=(K,),
-            channels=channels,
-            seed=effort.seed,
-        )
-    )
-    return {"steps": effort.scratch_steps, "channels": list(channels)}
+    channels = tuple(known.unet.config.block_out_channels)
+    if not (out / PRETRAINING).exists():
+        pretrain(PretrainConfig(stores=(store,), out=out, steps=steps, k=(K,), channels=channels, seed=seed))
+    return channels
 
 
 def errors(config: Benchmark, made: dict[str, Generator]) -> dict[str, dict[str, Any]]:

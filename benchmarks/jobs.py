@@ -73,19 +73,20 @@ def run_stage(config: J, stage: Stage[J]) -> None:
     write_json(config.out / "stages" / f"{stage.name}.json", measured | seconds)
 
 
-def run_stages(config: J, stages: list[Stage[J]], module: str) -> None:
+def run_stages(config: J, stages: list[Stage[J]], module: str, go_on: bool = False) -> dict[str, str]:
     """All that are not finished, earlier ones of the list first; each is `python -m MODULE OUT NAME`.
 
-    Raises PixeltrajError where one fails, once those beside it have ended.
+    Raises PixeltrajError where one fails, once those beside it have ended. go_on: a failure keeps only those from
+    running that wait for it; returns why, by the names of what failed and of what could not be begun.
     """
     waiting = [stage for stage in stages if result(config.out, stage.name) is None]
     finished = {stage.name for stage in stages} - {stage.name for stage in waiting}
     running: dict[str, tuple[subprocess.Popen[bytes], IO[bytes]]] = {}
-    failed: list[str] = []
+    failed: dict[str, str] = {}
     bar = tqdm(total=len(stages), initial=len(finished), desc="stages", unit="stage")
     try:
-        while running or (waiting and not failed):
-            for stage in [s for s in waiting if set(s.after) <= finished and not failed]:
+        while running or (waiting and (go_on or not failed)):
+            for stage in [s for s in waiting if set(s.after) <= finished and (go_on or not failed)]:
                 if len(running) < config.at_once:
                     waiting.remove(stage)
                     running[stage.name] = _start(config, stage.name, module)
@@ -97,7 +98,8 @@ def run_stages(config: J, stages: list[Stage[J]], module: str) -> None:
                 process, log = running.pop(name)
                 log.close()
                 if process.returncode or result(config.out, name) is None:
-                    failed.append(name)
+                    failed[name] = _reason(config.out, name)
+                    waiting = _without(waiting, failed) if go_on else waiting
                 else:
                     finished.add(name)
                     bar.update()
@@ -107,10 +109,24 @@ def run_stages(config: J, stages: list[Stage[J]], module: str) -> None:
             process.terminate()
             process.wait()
             log.close()
-    if failed:
-        path = config.out / "logs" / f"{failed[0]}.log"
-        lines = path.read_text(errors="replace").strip().splitlines() or ["it printed nothing"]
-        raise PixeltrajError(f"stage {failed[0]} failed ({lines[-1]}); all that it printed is in {path}")
+    if failed and not go_on:
+        name, why = next(iter(failed.items()))
+        raise PixeltrajError(f"stage {name} failed: {why}")
+    return failed
+
+
+def _without(waiting: list[Stage[J]], failed: dict[str, str]) -> list[Stage[J]]:
+    """Those that can still be begun; the others join what failed."""
+    while lost := next((stage for stage in waiting if set(stage.after) & set(failed)), None):
+        failed[lost.name] = f"waits for {next(name for name in lost.after if name in failed)}"
+        waiting = [stage for stage in waiting if stage is not lost]
+    return waiting
+
+
+def _reason(out: Path, name: str) -> str:
+    path = out / "logs" / f"{name}.log"
+    lines = path.read_text(errors="replace").strip().splitlines() or ["it printed nothing"]
+    return f"{lines[-1]}; all that it printed is in {path}"
 
 
 def _start(config: Job, name: str, module: str) -> tuple[subprocess.Popen[bytes], IO[bytes]]:

@@ -26,7 +26,7 @@ from pixeltraj.task import Task
 from pixeltraj.tasks import get_task
 from pixeltraj.trajectory import Trajectory
 
-SCHEMA = 4
+SCHEMA = 5
 WEIGHTS, CONFIG = "decoder.safetensors", "config.json"
 BATCH = 32
 CARRY = 0.8
@@ -50,6 +50,8 @@ class Reading:
     """(B, K-1) float32"""
     terminations: np.ndarray
     """(B, K-1) bool"""
+    ends: np.ndarray
+    """(B, K-1) float32, logits of a termination before they are held against the threshold"""
     uncertainty: np.ndarray
     """(B, K) float32, metres by which keypoints are expected to be misread along an axis, root mean square; 0 for
     frame 0"""
@@ -132,11 +134,10 @@ class Decoder:
         states = torch.from_numpy(known).to(pooled)
         states = self.heads.fill(states, pooled)
         actions, outcome = self.heads.act(states, pooled)
+        over = outcome[..., -1] > self.heads.threshold
         if self.heads.config.sparse:
-            over = outcome[..., 0] > self.heads.threshold
             rewards = over.float()
         else:
-            over = outcome[..., 1] > self.heads.threshold
             rewards = self.heads.reward_mean + self.heads.reward_std * outcome[..., 0]
         states_out = states.cpu().numpy()
         states_out[:, 0] = starts
@@ -146,7 +147,8 @@ class Decoder:
             actions=actions.cpu().numpy(),
             rewards=rewards.cpu().numpy(),
             terminations=over.cpu().numpy(),
-            uncertainty=spread.square().mean(dim=-1).sqrt().cpu().numpy(),
+            ends=outcome[..., -1].cpu().numpy(),
+            uncertainty=(self.heads.doubt * spread).square().mean(dim=-1).sqrt().cpu().numpy(),
         )
 
     def _cut(self, reading: Reading, row: int) -> Trajectory:
@@ -203,7 +205,7 @@ class Decoder:
                 f"the decoder in {folder} was trained on another {part} ({config['generator']}, this is "
                 f"{generator.identity}); give that one or {again}"
             )
-        heads = Heads(HeadsConfig(**{**config["heads"], "hidden": tuple(config["heads"]["hidden"])}))
+        heads = Heads(HeadsConfig(**{**config["heads"], "hidden": tuple(config["heads"]["hidden"])}), task.pairs)
         try:
             if file_hash(folder / WEIGHTS) != config["weights"]:
                 raise PixeltrajError(f"{folder / WEIGHTS} is not the file that {CONFIG} describes; {again}")

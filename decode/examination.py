@@ -43,9 +43,10 @@ class Examination:
     responses: np.ndarray
     """(n, S, A) see `inverse_dynamics.response`"""
     rewards: np.ndarray
-    """(n, 2) claimed and the simulator's"""
+    """(n, 2) claimed and the simulator's; of sparse ones what the task's own function, where it has one, says of the
+    claimed states: whether a thing is within a radius is lost with the arm's lag when the simulator is set to s_t"""
     terminations: np.ndarray
-    """(n, 2) claimed and the simulator's, 0 or 1"""
+    """(n, 2) likewise, 0 or 1"""
     excess: np.ndarray
     """(n,) worst `joint_excess` of both ends of the transition"""
     depth: np.ndarray
@@ -100,6 +101,9 @@ def examine(
             result.excess[row : row + steps], result.depth[row : row + steps] = worst.T
             row += steps
             bar.update(steps)
+    if simulator.task.outcome and simulator.task.reward == "sparse":
+        told = simulator.task.outcome(result.now, np.clip(result.actions, -1.0, 1.0), result.after)
+        result.rewards[:, 1], result.terminations[:, 1] = told
     result.diverged &= ~result.refused
     result.drop(result.refused | result.diverged)
     return result

@@ -84,9 +84,11 @@ class Windows:
         stride: int = 1,
         seed: int = 0,
         see: See | None = None,
+        ends: int = 0,
     ) -> "Windows":
         """Every `stride`th window of the episodes, at least one of each.
 
+        ends: up to so many more windows of each episode that show its termination, which are rare otherwise.
         reconstruct: the generator paints the grids as it ends its own: they show the same, in its own hand.
         noise: each tile's latents get Gaussian noise of up to that deviation; imagined latents are never as
         clean as encoded ones. move: the frames of each episode are moved by up to so many pixels, edges
@@ -96,13 +98,16 @@ class Windows:
         store.require_frames()
         rng = np.random.default_rng([seed, 2])
         every = [store_windows(store, generator.k, [e]) for e in episodes]
+        over = store.read("terminations", 0, store.frame_count)
         parts = [some[int(rng.integers(min(stride, len(some)))) :: stride] for some in every]
+        if ends:
+            shown = [some[over[some[:, :-1]].any(axis=1)] for some in every]
+            parts = [np.concatenate([part, rng.permutation(some)[:ends]]) for part, some in zip(parts, shown)]
         moves = [rng.integers(-move, move + 1, size=2) for _ in episodes]
         rows = np.concatenate(parts)  # (W, K) of the store
         latents = torch.cat([_latents(store, generator, part, by) for part, by in zip(parts, moves)])
-        states, keypoints, actions, rewards, terminations = (
-            store.read(name, 0, store.frame_count)
-            for name in ("states", "keypoints", "actions", "rewards", "terminations")
+        states, keypoints, actions, rewards = (
+            store.read(name, 0, store.frame_count) for name in ("states", "keypoints", "actions", "rewards")
         )
         real = np.diff(rows, axis=1) > 0
         steps = rows[:, :-1]
@@ -112,7 +117,7 @@ class Windows:
             keypoints=keypoints[rows],
             actions=actions[steps],
             rewards=np.where(real, rewards[steps], 0).astype(np.float32),
-            terminations=real & terminations[steps],
+            terminations=real & over[steps],
             real=real,
             moved=np.concatenate([np.tile(by, (len(part), 1)) for part, by in zip(parts, moves)]),
         )

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from pixeltraj.camera import FRAME_SIZE
 from pixeltraj.grid import LATENT, MARGIN, TILE
+from pixeltraj.task import Pair
 
 CELLS = 2 * LATENT
 """Heat maps are 24x24: a cell is 4 pixels wide."""
@@ -20,6 +21,8 @@ CONTEXT = (-2, -1, 0, 1, 2, 3)
 """Frames, counted from a transition's own, that its heads see; the arm lags behind its command."""
 CLIP = 5.0
 """Normalised states are clipped here, so that a misread frame cannot drive a head far out."""
+NEAR = 0.02
+"""Metres."""
 
 
 @dataclass(frozen=True)
@@ -61,16 +64,9 @@ class KeypointHead(nn.Module):
         self.register_buffer("std", torch.ones(config.channels))
         self.register_buffer("depth_mean", torch.ones(points))
         self.register_buffer("depth_std", torch.ones(points))
-        self.stem = nn.Sequential(
-            nn.Conv2d(config.channels + 2, width, 1),
-            nn.SiLU(),
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.GroupNorm(8, width),
-            nn.SiLU(),
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.GroupNorm(8, width),
-            nn.SiLU(),
-        )
+        self.stem = nn.Sequential(nn.Conv2d(config.channels + 2, width, 1), nn.SiLU())
+        for _ in range(3):
+            self.stem.extend([nn.Conv2d(width, width, 3, padding=1), nn.GroupNorm(8, width), nn.SiLU()])
         self.fine = nn.Sequential(nn.Conv2d(width, width // 2, 3, padding=1), nn.SiLU())
         self.maps = nn.Conv2d(width // 2, 4 * points, 1)  # heat, depth, residual column and row
         centre = (torch.arange(CELLS) + 0.5) * TILE / CELLS - MARGIN
@@ -156,19 +152,23 @@ class Heads(nn.Module):
     reward_mean: Tensor
     reward_std: Tensor
     threshold: Tensor
+    """Logit above which a transition counts as success (sparse) or as termination (dense)."""
+    doubt: Tensor
+    """What stated uncertainties are multiplied by, so that they are as large as what is misread in new episodes."""
     motion: Tensor
     """(S+1, S) and (S, S): how states go on, and how far that is off (`pixeltraj.decode.motion.Motion`)."""
     motion_error: Tensor
 
-    def __init__(self, config: HeadsConfig) -> None:
+    def __init__(self, config: HeadsConfig, pairs: tuple[Pair, ...] = ()) -> None:
+        """pairs: those of the task."""
         super().__init__()
-        self.config = config
+        self.config, self.pairs = config, pairs
         self.keypoint = KeypointHead(config)
         self.refine = WindowHead(config, 3 * config.keypoints, 4 * config.keypoints)
         nn.init.zeros_(self.refine.out.weight)
         nn.init.zeros_(self.refine.out.bias)
         self.action = WindowHead(config, config.state, config.actions)
-        self.outcome = WindowHead(config, config.state, 1 if config.sparse else 2)
+        self.outcome = WindowHead(config, config.state + len(pairs), 1 if config.sparse else 2)
         self.hidden = WindowHead(config, config.state, len(config.hidden)) if config.hidden else None
         points = (config.keypoints, 3)
         for kind, shape in (("state", (config.state,)), ("change", (config.state,)), ("keypoint", points)):
@@ -178,7 +178,7 @@ class Heads(nn.Module):
         self.register_buffer("reward_mean", torch.zeros(()))
         self.register_buffer("reward_std", torch.ones(()))
         self.register_buffer("threshold", torch.zeros(()))
-        """Logit above which a transition counts as success (sparse) or as termination (dense)."""
+        self.register_buffer("doubt", torch.ones(()))
         self.register_buffer("motion", torch.zeros(config.state + 1, config.state, dtype=torch.float64))
         self.register_buffer("motion_error", torch.eye(config.state, dtype=torch.float64))
 
@@ -231,4 +231,15 @@ class Heads(nn.Module):
         """(B, K, S), (B, K, C) -> actions (B, K-1, A) in [-1, 1]; outcomes (B, K-1, 1 or 2): of dense rewards the
         reward first; last the logit of an end."""
         scaled, change = self.normalise(states)
-        return torch.tanh(self.action(scaled, change, pooled)), self.outcome(scaled, change, pooled)
+        apart = self.apart(states)
+        closing = torch.diff(apart, dim=1, append=apart[:, -1:])
+        outcome = self.outcome(torch.cat([scaled, apart], -1), torch.cat([change, closing], -1), pooled)
+        return torch.tanh(self.action(scaled, change, pooled)), outcome
+
+    def apart(self, states: Tensor) -> Tensor:
+        """(B, K, S) -> (B, K, P): how far the points of each pair are apart, in units of NEAR, far ones clipped.
+
+        Success is nearly always that two things are near each other, which some dozens of successes do not teach.
+        """
+        ways = [(states[..., one] - states[..., other]).norm(dim=-1) / NEAR for one, other in self.pairs]
+        return torch.stack(ways, dim=-1).clamp(max=2 * CLIP) if ways else states[..., :0]

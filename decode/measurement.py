@@ -1,26 +1,34 @@
 """Measurement: what a decoder misreads on windows that nothing was trained on."""
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
-from pixeltraj.decode.decoder import Decoder
+from pixeltraj.decode.decoder import Decoder, Reading
 from pixeltraj.decode.features import Windows
+from pixeltraj.task import Task
 
 
 def measure(decoder: Decoder, windows: Windows, span: np.ndarray) -> dict[str, Any]:
-    """Errors on windows that nothing was trained on, over frames 1.. (frame 0 is known) without padding.
+    """`errors` of what the decoder reads in windows that nothing was trained on."""
+    return errors(decoder.task, read_windows(decoder, windows), windows, span)
+
+
+def read_windows(decoder: Decoder, windows: Windows) -> Reading:
+    """What the decoder reads in all of them."""
+    parts = np.array_split(np.arange(len(windows)), max(1, len(windows) // 32))
+    read = [decoder.read(windows.features[rows], windows.states[rows, 0]) for rows in parts]
+    return Reading(**{one.name: np.concatenate([getattr(part, one.name) for part in read]) for one in fields(Reading)})
+
+
+def errors(task: Task, reading: Reading, windows: Windows, span: np.ndarray) -> dict[str, Any]:
+    """Where a reading of some windows is wrong, over frames 1.. (frame 0 is known) without padding.
 
     span (S,): range of each dimension over the training frames.
     """
-    parts = []
-    for rows in np.array_split(np.arange(len(windows)), max(1, len(windows) // 32)):
-        parts.append(decoder.read(windows.features[rows], windows.states[rows, 0]))
-    states, keypoints, actions, rewards, over, uncertainty = (
-        np.concatenate([getattr(part, name) for part in parts])
-        for name in ("states", "keypoints", "actions", "rewards", "terminations", "uncertainty")
-    )
-    task, real = decoder.task, windows.real
+    states, keypoints, actions, rewards = reading.states, reading.keypoints, reading.actions, reading.rewards
+    over, uncertainty, real = reading.terminations, reading.uncertainty, windows.real
     wrong = np.abs(states - windows.states)[:, 1:][real].mean(axis=0)
     moving = np.abs(windows.states[:, 1:] - windows.states[:, :1])[real].mean(axis=0)
     apart = (keypoints - windows.keypoints)[:, 1:][real]

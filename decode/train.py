@@ -17,11 +17,12 @@ from tqdm import tqdm
 
 from pixeltraj.base import Base
 from pixeltraj.checkpoint import Checkpoint
+from pixeltraj.decode.calibration import calibrate, lowest_precise
 from pixeltraj.decode.decoder import CONFIG, Decoder, carried, fit_of, known_states, pin
 from pixeltraj.decode.features import Windows
 from pixeltraj.decode.fit import Fit
 from pixeltraj.decode.heads import Heads, HeadsConfig, keypoint_loss
-from pixeltraj.decode.measurement import measure
+from pixeltraj.decode.measurement import errors
 from pixeltraj.decode.motion import Motion
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.files import provenance
@@ -31,8 +32,8 @@ from pixeltraj.task import Task
 from pixeltraj.windows import require_windows, store_windows
 
 CHECKPOINT_EVERY = 100
-PRECISION = 0.98
-"""A success that is read must be one: the threshold keeps this precision on the training windows if it can."""
+ENDS = 2
+"""Windows of each episode that are read besides, because they show its end."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class TrainConfig:
     out: Path
     """Folder of the decoder: new, or one that an interrupted run of the same command left."""
     base: str | None = None
-    """Diffusers folder or hub id; the embedded base if not given."""
+    """Diffusers folder, single file or hub id; the embedded base if not given."""
     lora: Path | None = None
     """Folder that finetune wrote: the decoder reads that generator's grids only."""
     k: tuple[int, ...] | None = None
@@ -53,8 +54,8 @@ class TrainConfig:
     """Steps of the other heads, after it."""
     batch: int = 32
     """Tiles a step of the keypoint head; windows of five frames a step of the others are twice as many."""
-    lr: float = 2e-3
-    """Peak learning rate; a cosine to zero."""
+    lr: float = 4e-3
+    """Peak learning rate of the keypoint head, half of it of the others; a cosine to zero."""
     noise: float = 0.1
     """Deviation of the noise that a second copy of the latents gets, which have deviation 1, before the generator
     reconstructs it."""
@@ -94,8 +95,8 @@ def train_on(store: Store, generator: Generator, config: TrainConfig) -> Decoder
     every = -(-len(store_windows(store, generators[0].k, training)) // config.windows)
     strides = [every * g.grid.rows for g in generators]  # windows overlap: fewer long ones hold as many tiles
     seed, noise, copies = config.seed, config.noise, config.copies
-    clean = [Windows.read(store, training, g, stride=n, seed=seed) for g, n in zip(generators, strides)]
-    noisy = [Windows.read(store, training, g, noise, True, 0, n, seed) for g, n in zip(generators, strides)]
+    clean = [Windows.read(store, training, g, stride=n, seed=seed, ends=ENDS) for g, n in zip(generators, strides)]
+    noisy = [Windows.read(store, training, g, noise, True, 0, n, seed, None, ENDS) for g, n in zip(generators, strides)]
     moved = [
         Windows.read(store, training, generators[0], noise, False, config.move, every * copies, seed + i)
         for i in range(1, copies + 1)
@@ -120,7 +121,7 @@ def train_on(store: Store, generator: Generator, config: TrainConfig) -> Decoder
         progress = step / config.steps if first else (step - config.steps) / config.head_steps
         optimizer = optimizers["keypoints" if first else "heads"]
         for group in optimizer.param_groups:
-            group["lr"] = config.lr * schedule(progress)
+            group["lr"] = config.lr * schedule(progress) * (1.0 if first else 0.5)
         if behave is None:
             loss = locate.loss(rng, config.batch)
         else:
@@ -140,7 +141,13 @@ def train_on(store: Store, generator: Generator, config: TrainConfig) -> Decoder
     decoder = Decoder(task, generator, heads, tuple(g.k for g in generators))
     span = np.ptp(clean[0].states.reshape(-1, task.state_size), axis=0)
     del clean, noisy, moved, locate, behave
-    metrics = [measure(decoder, Windows.read(store, heldout, g, stride=n), span) for g, n in zip(generators, strides)]
+    few = -(-len(store_windows(store, generators[0].k, heldout)) // config.windows)
+    halves = [
+        [Windows.read(store, half, g, stride=few * g.grid.rows) for g in generators]
+        for half in (heldout[::2], heldout[1::2])
+        if half
+    ]
+    metrics = [errors(task, reading, windows, span) for windows, reading in calibrate(decoder, halves)]
     decoder.about = {
         "metrics": metrics[0] | {"by_k": {str(g.k): one for g, one in zip(generators, metrics)}},
         "provenance": provenance(
@@ -173,7 +180,8 @@ def make_heads(task: Task, windows: Windows, config: TrainConfig) -> Heads:
                 hidden=tuple(task.indices(task.hidden)),
                 actions=task.action_size,
                 sparse=task.reward == "sparse",
-            )
+            ),
+            task.pairs,
         )
     some = windows.features[:: max(1, len(windows) // 200)].float()
     head = heads.keypoint
@@ -317,12 +325,10 @@ def refinement_loss(keypoints: Tensor, spread: Tensor, truth: Tensor, misread: T
 
 
 def choose_threshold(heads: Heads, phases: list[BehaviourPhase], config: TrainConfig) -> None:
-    """The lowest logit above which PRECISION of the training transitions are ends, and ends are likelier than not
-    (`weight` has moved the logits)."""
+    """The lowest logit above which the training transitions are ends, and ends are likelier than not (`weight` has
+    moved the logits)."""
     rng = np.random.default_rng([config.seed, 3])
     logits, truth = (torch.cat(parts) for parts in zip(*(phase.outcomes(rng, config.jitter) for phase in phases)))
-    order = logits.sort(descending=True)
-    hits = truth[order.indices].cumsum(0)
-    precise = hits >= PRECISION * torch.arange(1, len(hits) + 1)
-    threshold = order.values[precise].min() if bool(precise.any()) else torch.tensor(float("inf"))
-    heads.threshold.copy_(threshold.clamp(min=math.log(max(phase.weight for phase in phases))))
+    likelier = torch.tensor(math.log(max(phase.weight for phase in phases)))
+    none = torch.tensor(float("inf"))  # what was never seen is not read either
+    heads.threshold.copy_(torch.maximum(lowest_precise(logits, truth), likelier) if truth.any() else none)

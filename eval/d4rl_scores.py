@@ -16,21 +16,19 @@ class Reference:
 
     random: float
     expert: float
-    steps: int | None = None
-    """Environment steps of a whole episode; None where the return does not depend on them."""
 
 
 REFERENCES = {
-    "halfcheetah": Reference(-280.178953, 12135.0, 1000),
-    "hopper": Reference(-20.272305, 3234.3, 1000),
-    "walker2d": Reference(1.629008, 4592.3, 1000),
-    "ant": Reference(-325.6, 3879.7, 1000),
+    "halfcheetah": Reference(-280.178953, 12135.0),
+    "hopper": Reference(-20.272305, 3234.3),
+    "walker2d": Reference(1.629008, 4592.3),
+    "ant": Reference(-325.6, 3879.7),
     "antmaze": Reference(0.0, 1.0),
     "kitchen": Reference(0.0, 4.0),
-    "pen": Reference(96.262799, 3076.8331017826877, 100),
-    "hammer": Reference(-274.856578, 12794.134825156867, 200),
-    "door": Reference(-56.512833, 2880.5693087298737, 200),
-    "relocate": Reference(-6.425911, 4233.877797728884, 200),
+    "pen": Reference(96.262799, 3076.8331017826877),
+    "hammer": Reference(-274.856578, 12794.134825156867),
+    "door": Reference(-56.512833, 2880.5693087298737),
+    "relocate": Reference(-6.425911, 4233.877797728884),
 }
 """By D4RL's word for the environment."""
 WORDS = {
@@ -59,12 +57,9 @@ def reference(task: str) -> Reference | None:
 def normalised(task: str, score: float) -> float | None:
     """100 (return - random) / (expert - random); None where D4RL has no reference for the task.
 
-    score: mean return of whole episodes. An episode that is longer or shorter than D4RL's counts by its rate: the
-    return is taken as if it had had D4RL's number of steps, which is exact for policies that never fall.
+    score: mean return of whole episodes, which have as many simulator steps as D4RL's.
     """
     known = reference(task)
     if known is None:
         return None
-    ours = get_task(task)
-    rate = known.steps / (ours.horizon * ours.action_repeat) if known.steps else 1.0
-    return 100.0 * (score * rate - known.random) / (known.expert - known.random)
+    return 100.0 * (score - known.random) / (known.expert - known.random)

@@ -23,7 +23,7 @@ from pixeltraj.base import CONDITION_CHANNELS, PRETRAINING, STATE_ENCODER, Base,
 from pixeltraj.checkpoint import Checkpoint
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.files import file_hash, provenance, read_json, write_json
-from pixeltraj.finetune.loss import diffusion_loss, draw_length, grids, learning_rate
+from pixeltraj.finetune.loss import Noise, diffusion_loss, draw_length, grids, learning_rate
 from pixeltraj.finetune.paraphrase import paraphrase, vocabulary
 from pixeltraj.finetune.text import WIDTH, make_text_encoder, make_tokenizer
 from pixeltraj.finetune.vae import VAEConfig, psnr, train_vae
@@ -48,7 +48,7 @@ class PretrainConfig:
     out: Path
     """The base's folder."""
     base: str | None = None
-    """A diffusers folder or hub id to go on from, with its VAE; from nothing if not given."""
+    """A diffusers folder, single file or hub id to go on from, with its VAE; from nothing if not given."""
     steps: int = 10000
     """Training steps of U-Net and text encoder."""
     k: tuple[int, ...] = (5,)
@@ -198,7 +198,8 @@ def _train(config: PretrainConfig, base: Base, mixture: Mixture) -> int:
         if rng.random() < config.no_state:
             embedding = embedding[:, : base.tokenizer.model_max_length]
         noise_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        loss = diffusion_loss(current, tiles, embedding, noise_rng, config.no_frame)
+        noise = Noise.draw(current.grid, len(tiles), noise_rng, config.no_frame)
+        loss = diffusion_loss(current, tiles, embedding, noise)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)

@@ -1,22 +1,28 @@
 """LoRA fine-tuning of a base on the k-frame images of a store."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from peft import LoraConfig
-from torch import Tensor
+import tyro
+from accelerate import Accelerator, InitProcessGroupKwargs
+from diffusers.training_utils import EMAModel
 from tqdm import tqdm
 
 from pixeltraj.base import Base
 from pixeltraj.checkpoint import Checkpoint
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.files import provenance, read_json, write_json
+from pixeltraj.finetune.card import write_card
+from pixeltraj.finetune.computing import Computing
 from pixeltraj.finetune.conditions import Conditions
-from pixeltraj.finetune.loss import diffusion_loss, draw_length, grids, learning_rate
+from pixeltraj.finetune.evaluation import Course, Evaluation
+from pixeltraj.finetune.images import Batch, Images, Prior, Windows
+from pixeltraj.finetune.lora import Lora, fold, unfold
+from pixeltraj.finetune.loss import diffusion_loss, draw_length, grids, learning_rate, motion_weight
 from pixeltraj.finetune.weights import (
     read_weights,
     restore_weights,
@@ -27,15 +33,17 @@ from pixeltraj.finetune.weights import (
 )
 from pixeltraj.generator import CONFIG_FILE, Generator
 from pixeltraj.grid import Grid
-from pixeltraj.latents import store_latents
 from pixeltraj.prompt import PromptKind
 from pixeltraj.store import Store
 from pixeltraj.windows import require_windows, store_windows
 
-TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2", "conv_shortcut", "time_emb_proj")
-"""Attention, and the convolutions beside it: attention alone moves a small U-Net too little."""
 CHECKPOINT_EVERY = 50
-HELDOUT_WINDOWS = 64
+READ_EVERY = 10
+FIRST_LATENTS = timedelta(hours=3)
+"""How long other processes wait for the first one, which encodes the frames."""
+ADDED = ("start", "ema", "min_snr", "lora", "computing", "prior")
+"""Settings that there once were not: at their defaults they are not told, so that what was trained before stays the
+same run."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,7 @@ class FinetuneConfig:
     out: Path
     """Folder for the LoRA: a new one, or one that an interrupted run of the same command left."""
     base: str | None = None
-    """A diffusers folder or hub id; the embedded base if not given."""
+    """A diffusers folder, single file or hub id; the embedded base if not given."""
     k: tuple[int, ...] = (5,)
     """Frames in an image: 5, 10, 15, 20 or 25; of several, each step draws one, and one LoRA makes all of them."""
     steps: int = 600
@@ -53,7 +61,7 @@ class FinetuneConfig:
     batch: int = 8
     """Images of five frames a step and process; of longer ones as many fewer."""
     rank: int = 16
-    """Rank of the LoRA; its alpha is the same."""
+    """Rank of the LoRA."""
     lr: float = 4e-3
     """Peak learning rate; linear warm-up, cosine to zero. For the embedded base: a Stable Diffusion of full size wants
     1e-4."""
@@ -71,6 +79,13 @@ class FinetuneConfig:
     """Of the LoRA's weights, the batches and the noise."""
     start: Path | None = None
     """A LoRA of the same base, rank and conditions to go on from; from nothing if not given."""
+    ema: float = 0.0
+    """Decay of the averaged weights that are kept; 0 keeps the last ones."""
+    min_snr: float | None = None
+    """Weighs timesteps by min(SNR, this) (Hang et al. 2023, who take 5); all alike if not given."""
+    lora: Annotated[Lora, tyro.conf.arg(name="")] = field(default_factory=Lora)
+    computing: Annotated[Computing, tyro.conf.arg(name="")] = field(default_factory=Computing)
+    prior: Prior = field(default_factory=Prior)
 
     def check(self) -> None:
         if min(self.steps, self.batch, self.rank) < 1 or self.lr <= 0:
@@ -78,23 +93,33 @@ class FinetuneConfig:
         shares = (self.no_prompt, self.no_state, self.no_frame)
         if min(shares) < 0 or max(shares) > 1:
             raise PixeltrajError("--no-prompt, --no-state and --no-frame are shares: from 0 to 1")
+        if not 0 <= self.ema < 1:
+            raise PixeltrajError("--ema must be from 0 to below 1")
+        if self.min_snr is not None and self.min_snr <= 0:
+            raise PixeltrajError("--min-snr must be above 0; leave it out to weigh all timesteps alike")
         if not self.k:
             raise PixeltrajError("--k must name at least one length")
         for k in self.k:
             Grid(k)
+        for part in (self.lora, self.computing, self.prior):
+            part.check()
+
+    def settings(self) -> dict[str, str]:
+        """What a run has to share with one that it goes on from."""
+        unset = {f.name: f.default_factory() if callable(f.default_factory) else f.default for f in fields(self)}
+        told = {key: value for key, value in asdict(self).items() if key != "out"}
+        return {key: str(value) for key, value in told.items() if key not in ADDED or getattr(self, key) != unset[key]}
 
 
-def finetune(config: FinetuneConfig, windows: dict[int, np.ndarray] | None = None) -> dict[str, Any]:
+def finetune(config: FinetuneConfig, windows: Windows | None = None) -> dict[str, Any]:
     """Train, or go on training, and write what plain diffusers loads. Returns what CONFIG_FILE holds.
 
     windows: (W, k) rows of the store for each k, to be trained on and measured with instead of the store's own; a k
     that has none is not trained. Whoever chooses them shows how far things are: there is no bar.
-    Multi-process under `accelerate launch`: each process draws its own images, the first one writes.
+    Multi-process under `accelerate launch`: the processes share the images of a step, the first one writes.
     """
     config.check()
-    settings = {key: str(value) for key, value in asdict(config).items() if key != "out"}
-    if config.start is None:  # as before there was a choice
-        del settings["start"]
+    settings = config.settings()
     if (config.out / CONFIG_FILE).exists():
         done = read_json(config.out / CONFIG_FILE, "fine-tuned LoRA")
         if done["config"] != settings:
@@ -104,33 +129,45 @@ def finetune(config: FinetuneConfig, windows: dict[int, np.ndarray] | None = Non
     store.require_frames()
     training, measured = _windows(store, config.k) if windows is None else (windows, windows)
     lengths = tuple(k for k in config.k if len(training[k]))
+    stores = [store, *config.prior.open(lengths)]
     base = Base.load(config.base)
     generator = Generator(base, config.k[0], base.identity, config.k, config.prompt)
-    accelerator = Accelerator()
-    generator.embed([store.task.prompt])  # a prompt that is too long is told here
+    accelerator = _accelerator(config.computing.accumulate)
+    device, processes = accelerator.device, accelerator.num_processes
+    generator.embed([each.task.prompt for each in stores])  # a prompt that is too long is told here
+    base.vae.to(device)
     with accelerator.main_process_first():
-        latents = store_latents(store, base)
+        images = Images(stores, base, training, config.prior.share)
+    base.vae.cpu()
     torch.manual_seed(config.seed)
-    base.unet.add_adapter(LoraConfig(r=config.rank, lora_alpha=config.rank, target_modules=list(TARGETS)))
+    config.lora.add(base, config.rank)
+    base.unet.to(device)
     if base.widened:  # the new channels start at zero and have to be learned
         base.unet.conv_in.requires_grad_(True)
     base.state_encoder = trainable_state_encoder(base) if config.states else None
     if config.start is not None:
         restore_weights(base, read_weights(base, config.start, config.prompt))
+        unfold(base)
+    config.computing.prepare(base.unet)
+    base.text_encoder.to(device)
     parameters = trained_parameters(base)
-    optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=1e-2)
-    checkpoint = Checkpoint(config.out / "checkpoint", settings)
+    optimizer = config.computing.optimizer(parameters, config.lr)
+    average = EMAModel(parameters, decay=config.ema) if config.ema else None
+    checkpoint = Checkpoint(config.out / "checkpoint", settings | ({"processes": processes} if processes > 1 else {}))
     step, states = checkpoint.load()
     if states:
         restore_weights(base, states["lora"])
         optimizer.load_state_dict(states["optimizer"])
-    conditions = Conditions(store, generator)
-    check = Evaluation(latents, {k: measured[k] for k in lengths}, conditions, config.seed)
+        if average:
+            average.load_state_dict(states["average"])
+            average.to(device)
+    conditions = Conditions(stores, generator, learning=config.lora.text_encoder)
+    if not config.lora.text_encoder:
+        base.text_encoder.cpu()
+    check = Evaluation(images, {k: measured[k] for k in lengths}, conditions, config.seed, config.computing)
     before = states["heldout_loss_before"] if states else check.losses(generator)
-    losses: list[float] = states.get("losses", [])
-    base.unet, optimizer = accelerator.prepare(base.unet, optimizer)
-    if base.state_encoder is not None:
-        base.state_encoder = accelerator.prepare(base.state_encoder)
+    course = Course(accelerator, states.get("losses", []))
+    models, optimizer = _prepare(base, optimizer, accelerator, text=config.lora.text_encoder)
     base.unet.train()
     bar = tqdm(
         range(step, config.steps),
@@ -140,37 +177,47 @@ def finetune(config: FinetuneConfig, windows: dict[int, np.ndarray] | None = Non
         unit="step",
         disable=windows is not None or not accelerator.is_main_process,
     )
+    parts = processes * config.computing.accumulate
     for step in bar:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config.lr, step, config.steps)
-        rng = np.random.default_rng([config.seed, step, accelerator.process_index])
+        rng = np.random.default_rng([config.seed, step, 0])  # the same in every process
         current = generator.at(draw_length(rng, lengths))
-        drawn = rng.integers(len(training[current.k]), size=grids(config.batch, current.k))
-        rows = training[current.k][drawn]
-        tiles = latents[rows].float().to(accelerator.device)
-        told = rng.random(len(rows)) >= config.no_prompt
-        embedding = conditions.embed(current, rows[:, 0], told, stated=rng.random() >= config.no_state)
-        noise_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        loss = diffusion_loss(current, tiles, embedding, noise_rng, config.no_frame)
-        optimizer.zero_grad()
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        losses.append(loss.item())
-        if step % 10 == 0:
-            bar.set_postfix(loss=f"{np.mean(losses[-50:]):.4f}", refresh=False)
+        size = grids(config.batch, current.k) * parts
+        batch = Batch.draw(images, rng, current.grid, size, config.no_prompt, config.no_state, config.no_frame)
+        motion = motion_weight(current.grid, images.tiles(batch.rows)).mean().to(device) if parts > 1 else None
+        total = torch.zeros((), device=device)
+        for i in range(config.computing.accumulate):
+            part = batch.part(i * processes + accelerator.process_index, parts)
+            with accelerator.accumulate(*models):
+                tiles = images.tiles(part.rows).to(device)
+                embedding = conditions.embed(current, part.rows[:, 0], part.told, part.stated)
+                loss = diffusion_loss(current, tiles, embedding, part.noise, config.computing, config.min_snr, motion)
+                accelerator.backward(loss)
+                if accelerator.sync_gradients:
+                    accelerator.clip_grad_norm_(parameters, 1.0)
+                optimizer.step()
+                optimizer.zero_grad()
+            total += loss.detach() / config.computing.accumulate
+        course.add(total)
+        if average:
+            average.step(parameters)
+        if (step + 1) % READ_EVERY == 0:
+            bar.set_postfix(loss=f"{np.mean(course.read()[-50:]):.4f}", refresh=False)
         if (step + 1) % CHECKPOINT_EVERY == 0 and accelerator.is_main_process:
             checkpoint.save(
                 step + 1,
                 lora=trained_weights(base, accelerator),
                 optimizer=optimizer.state_dict(),
                 heldout_loss_before=before,
-                losses=losses,
+                losses=course.losses,
+                **({"average": average.state_dict()} if average else {}),
             )
+    losses = course.read()
     accelerator.wait_for_everyone()
-    base.unet = accelerator.unwrap_model(base.unet).eval()
-    if base.state_encoder is not None:
-        base.state_encoder = accelerator.unwrap_model(base.state_encoder).eval()
+    _unwrap(base, accelerator)
+    if average:
+        average.copy_to(parameters)
     after = check.losses(generator)
     name = "heldout_loss" if windows is None else "chosen_loss"
     result: dict[str, Any] = {
@@ -183,6 +230,7 @@ def finetune(config: FinetuneConfig, windows: dict[int, np.ndarray] | None = Non
         "fingerprint": store.task.fingerprint(),
         "widened": base.widened,
         "steps": config.steps,
+        "processes": processes,
         "loss_before": float(np.mean(losses[:20])),
         "loss_after": float(np.mean(losses[-50:])),
         f"{name}_before": float(np.mean(before)),
@@ -191,42 +239,48 @@ def finetune(config: FinetuneConfig, windows: dict[int, np.ndarray] | None = Non
         "provenance": provenance(store=store.attributes["provenance"], renderer=store.renderer),
     }
     if accelerator.is_main_process:
+        fold(base)
         write_lora(base, config.out)
+        write_card(base, result, config.out)
         write_json(config.out / CONFIG_FILE, result)
         checkpoint.remove()
     return result
 
 
-def _windows(store: Store, lengths: tuple[int, ...]) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
-    """For each k (W, k) rows to train on, and held out ones to measure with. Raises PixeltrajError where there are
-    none."""
+def _accelerator(accumulate: int) -> Accelerator:
+    """Without a GPU on the CPU, several processes too, however they were launched. Precision is `Computing`'s."""
+    return Accelerator(
+        gradient_accumulation_steps=accumulate,
+        mixed_precision="no",
+        cpu=not torch.accelerator.is_available(),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=FIRST_LATENTS)],
+    )
+
+
+def _prepare(
+    base: Base, optimizer: torch.optim.Optimizer, accelerator: Accelerator, text: bool
+) -> tuple[list[Any], torch.optim.Optimizer]:
+    """Everything that is trained as accelerate wants it; the models, and the optimizer."""
+    base.unet, optimizer = accelerator.prepare(base.unet, optimizer)
+    models = [base.unet]
+    if base.state_encoder is not None:
+        base.state_encoder = accelerator.prepare(base.state_encoder)
+        models.append(base.state_encoder)
+    if text:
+        base.text_encoder = accelerator.prepare(base.text_encoder)
+        models.append(base.text_encoder)
+    return models, optimizer
+
+
+def _unwrap(base: Base, accelerator: Accelerator) -> None:
+    base.unet = accelerator.unwrap_model(base.unet).eval()
+    base.text_encoder = accelerator.unwrap_model(base.text_encoder)
+    if base.state_encoder is not None:
+        base.state_encoder = accelerator.unwrap_model(base.state_encoder).eval()
+
+
+def _windows(store: Store, lengths: tuple[int, ...]) -> tuple[Windows, Windows]:
+    """Rows to train on, and held out ones to measure with. Raises PixeltrajError where there are none."""
     require_windows(store, lengths)
     train, heldout = ({k: store_windows(store, k, part) for k in lengths} for part in store.split())
     return train, heldout
-
-
-class Evaluation:
-    """The loss on fixed windows with fixed noise, so that two figures can be compared."""
-
-    def __init__(self, latents: Tensor, windows: dict[int, np.ndarray], conditions: Conditions, seed: int) -> None:
-        """windows: (W, k) rows of the store for each k."""
-        self.latents, self.conditions, self.rows = latents, conditions, {}
-        for k, rows in windows.items():
-            rng = np.random.default_rng(seed)
-            chosen = rng.choice(len(rows), size=min(grids(HELDOUT_WINDOWS, k), len(rows)), replace=False)
-            self.rows[k] = rows[chosen]
-
-    def losses(self, generator: Generator) -> list[float]:
-        """One for each k."""
-        return [self._loss(generator.at(k), rows) for k, rows in self.rows.items()]
-
-    @torch.no_grad()
-    def _loss(self, generator: Generator, all_rows: np.ndarray) -> float:
-        total = 0.0
-        for i in range(0, len(all_rows), 8):
-            rows = all_rows[i : i + 8]
-            tiles = self.latents[rows].float().to(generator.unet.device)
-            embedding = self.conditions.embed(generator, rows[:, 0], np.ones(len(rows), dtype=bool), stated=True)
-            loss = diffusion_loss(generator, tiles, embedding, torch.Generator().manual_seed(i))
-            total += loss.item() * len(rows)
-        return total / len(all_rows)

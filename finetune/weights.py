@@ -26,8 +26,25 @@ def trainable_state_encoder(base: Base) -> StateEncoder:
 
 
 def trained_parameters(base: Base) -> list[torch.nn.Parameter]:
-    models = [base.unet] if base.state_encoder is None else [base.unet, base.state_encoder]
+    models = [base.unet, *([] if base.state_encoder is None else [base.state_encoder]), base.text_encoder]
     return [p for model in models for p in model.parameters() if p.requires_grad]
+
+
+def _adapted(base: Base) -> dict[str, torch.nn.Module]:
+    """The models that have a LoRA, by the prefix of its tensors in diffusers' file; several processes train wrapped
+    ones."""
+    models = {"unet": base.unet, "text_encoder": base.text_encoder}
+    bare = {name: getattr(model, "module", model) for name, model in models.items()}
+    return {name: model for name, model in bare.items() if hasattr(model, "peft_config")}
+
+
+def _lora(base: Base) -> dict[str, Tensor]:
+    """By the names that diffusers gives them."""
+    return {
+        f"{name}.{key}": value
+        for name, model in _adapted(base).items()
+        for key, value in get_peft_model_state_dict(model).items()
+    }
 
 
 def whole_parts(base: Base) -> dict[str, torch.nn.Module]:
@@ -40,8 +57,7 @@ def whole_parts(base: Base) -> dict[str, torch.nn.Module]:
 
 
 def trained_weights(base: Base, accelerator: Accelerator) -> dict[str, dict[str, Tensor]]:
-    unet = accelerator.unwrap_model(base.unet)
-    return {LORA_FILE: get_peft_model_state_dict(unet)} | {
+    return {LORA_FILE: _lora(base)} | {
         name: accelerator.unwrap_model(part).state_dict() for name, part in whole_parts(base).items()
     }
 
@@ -59,10 +75,9 @@ def read_weights(base: Base, folder: Path, prompt: PromptKind) -> dict[str, dict
             f"the LoRA in {folder} was trained with prompt {config['prompt']} and states {config['states']}; go on "
             f"with the same"
         )
-    wanted = {LORA_FILE: get_peft_model_state_dict(base.unet)}
+    wanted = {LORA_FILE: _lora(base)}
     wanted |= {name: part.state_dict() for name, part in whole_parts(base).items()}
     weights = {name: _tensors(folder / name) for name in wanted}
-    weights[LORA_FILE] = {key.removeprefix("unet."): value for key, value in weights[LORA_FILE].items()}
     for name, there in wanted.items():
         shapes, found = ({key: tuple(value.shape) for key, value in part.items()} for part in (there, weights[name]))
         if shapes != found:
@@ -81,7 +96,10 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 
 def restore_weights(base: Base, weights: dict[str, dict[str, Tensor]]) -> None:
-    set_peft_model_state_dict(base.unet, weights[LORA_FILE])
+    for name, model in _adapted(base).items():
+        prefix = f"{name}."
+        own = {key.removeprefix(prefix): value for key, value in weights[LORA_FILE].items() if key.startswith(prefix)}
+        set_peft_model_state_dict(model, own)
     for name, part in whole_parts(base).items():
         part.load_state_dict(weights[name])
 
@@ -94,7 +112,10 @@ def write_lora(base: Base, out: Path) -> None:
         write_whole(out / name, partial(save_file, tensors))
 
     def save(beside: Path) -> None:
-        layers = get_peft_model_state_dict(base.unet)
-        StableDiffusionPipeline.save_lora_weights(beside.parent, unet_lora_layers=layers, weight_name=beside.name)
+        layers = {
+            f"{name}_lora_layers": {key: value.contiguous() for key, value in get_peft_model_state_dict(model).items()}
+            for name, model in _adapted(base).items()
+        }
+        StableDiffusionPipeline.save_lora_weights(beside.parent, **layers, weight_name=beside.name)
 
     write_whole(out / LORA_FILE, save)

@@ -44,8 +44,9 @@ class AdaptiveGenerator(Generator):
         Raises PixeltrajError where it does not fit, or does not know every length; then all stays as it was.
         """
         base = Base.load(self.base.path)
-        base.vae, base.text_encoder = self.base.vae, self.base.text_encoder  # never fine-tuned: one of each will do
+        base.vae = self.base.vae  # never fine-tuned: one will do
         base.unet.to(self.unet.device)
+        base.text_encoder.to(self.base.text_encoder.device)
         live = Generator.load(base, lora)
         for k in self.lengths:
             live.at(k)

@@ -1,36 +1,39 @@
 """Base: a Stable Diffusion checkpoint, the embedded one or anybody's."""
 
-import json
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from pixeltraj.base_files import (
+    CONDITION_CHANNELS,
+    EMBEDDED,
+    INPAINTING_CHANNELS,
+    PRETRAINING,
+    STATE_ENCODER,
+    BaseFiles,
+)
+from pixeltraj.base_sources import find, resolve
 from pixeltraj.errors import PixeltrajError
-from pixeltraj.files import file_hash, read_json
+from pixeltraj.files import read_json
 from pixeltraj.grid import LENGTHS, to_tiles
+from pixeltraj.single_file import load_single_file
 from pixeltraj.state_encoder import StateEncoder
 
-EMBEDDED = Path(str(files("pixeltraj") / "embedded"))
-PRETRAINING = "pretraining.json"
-"""Beside them where `pixeltraj pretrain` made them: how."""
-PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
-STATE_ENCODER = "state_encoder"
-"""The part that only our bases have, and only if they take the current state."""
-CONDITION_CHANNELS = 8
-"""The U-Net takes noisy latents and the first frame's, side by side, as InstructPix2Pix does."""
+__all__ = ["CONDITION_CHANNELS", "EMBEDDED", "PRETRAINING", "STATE_ENCODER", "Base", "resolve"]
 
 
 class Base:
     """VAE, U-Net, text encoder, tokenizer and noise schedule of one checkpoint, frozen.
 
     `identity` is a hash of all weights, `vae_identity` one of the VAE's: what was made with other weights does
-    not fit. `widened`: the U-Net had 4 input channels and got 4 more. `lengths`: all k that its grids may have.
+    not fit. `widened`: the U-Net had 4 input channels and got 4 more; `inpaints`: it takes 9.
+    `lengths`: all k that its grids may have.
     `state_encoder`: what makes tokens of the current state, where there is one.
     """
 
@@ -49,6 +52,7 @@ class Base:
         state_encoder: StateEncoder | None = None,
     ) -> None:
         self.widened, self.lengths = widened, lengths
+        self.inpaints = unet.config.in_channels == INPAINTING_CHANNELS
         self.path, self.identity, self.vae_identity = path, identity, vae_identity
         self.vae = vae.eval().requires_grad_(False)
         self.unet = unet.eval().requires_grad_(False)
@@ -58,35 +62,27 @@ class Base:
 
     @classmethod
     def load(cls, path: str | None = None) -> "Base":
-        """A diffusers folder or hub id; the embedded base if None.
+        """A diffusers folder, a .safetensors file or a hub id (`base_sources.find`); the embedded base if None.
 
-        Raises PixeltrajError where parts or tensors of them are missing, left over or misshapen, or where the U-Net
-        takes neither 4 channels (they are widened to 8 by zeros, so that nothing changes before training) nor 8.
+        A U-Net that takes 4 channels is widened to 8, by zeros, so that nothing changes before training. Raises
+        PixeltrajError where it cannot be a base, or where tensors are missing, left over or misshapen.
         """
-        folder = resolve(path)
+        found = find(path)
         try:
-            vae = load_whole(AutoencoderKL, folder, "vae")
-            unet = load_whole(UNet2DConditionModel, folder, "unet")
-            text_encoder = load_whole(CLIPTextModel, folder, "text_encoder")
-            states = (folder / STATE_ENCODER).is_dir()
-            state_encoder = load_whole(StateEncoder, folder, STATE_ENCODER).float() if states else None
-            tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
-            noise_scheduler = DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
-        except (OSError, ValueError, RuntimeError) as error:
+            vae, unet, text_encoder = load_weights(found)
+            states = STATE_ENCODER in found.weights
+            state_encoder = load_whole(StateEncoder, found, STATE_ENCODER).float() if states else None
+            tokenizer = CLIPTokenizer.from_pretrained(found.folder, subfolder="tokenizer")
+            noise_scheduler = DDPMScheduler.from_pretrained(found.folder, subfolder="scheduler")
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise PixeltrajError(f"{folder} cannot be loaded as a Stable Diffusion checkpoint: {reason}") from error
+            raise PixeltrajError(f"{found.name} cannot be loaded as a Stable Diffusion checkpoint: {reason}") from error
         widened = unet.config.in_channels == CONDITION_CHANNELS // 2
         if widened:
             widen(unet)
-        if unet.config.in_channels != CONDITION_CHANNELS:
-            raise PixeltrajError(
-                f"the U-Net of {folder} takes {unet.config.in_channels} channels; a base must take 4 (Stable "
-                f"Diffusion) or 8 (InstructPix2Pix)"
-            )
         parts = (vae.float(), unet.float(), text_encoder.float(), tokenizer, noise_scheduler)
-        identity = file_hash(*sorted(folder.rglob("*.safetensors")))
-        vae_identity = file_hash(*sorted((folder / "vae").rglob("*.safetensors")))
-        return cls(str(folder), *parts, identity, vae_identity, widened, trained_lengths(folder), state_encoder)
+        lengths = trained_lengths(found.folder)
+        return cls(found.name, *parts, found.identity, found.vae_identity, widened, lengths, state_encoder)
 
     @torch.no_grad()
     def encode(self, frames: np.ndarray, batch: int = 64) -> Tensor:
@@ -114,40 +110,26 @@ class Base:
         return self.text_encoder(tokens.input_ids.to(self.text_encoder.device))[0]
 
 
-def load_whole(model: Any, folder: Path, part: str) -> Any:
+def load_weights(found: BaseFiles) -> tuple[AutoencoderKL, UNet2DConditionModel, CLIPTextModel]:
+    if found.checkpoint:
+        return load_single_file(found.checkpoint, found.folder)
+    parts = {"vae": AutoencoderKL, "unet": UNet2DConditionModel, "text_encoder": CLIPTextModel}
+    vae, unet, text_encoder = (load_whole(model, found, part) for part, model in parts.items())
+    return vae, unet, text_encoder
+
+
+def load_whole(model: Any, found: BaseFiles, part: str) -> Any:
     """A part of the base. Raises PixeltrajError where tensors are missing or left over, which both libraries only
     warn of: what is missing would be random."""
-    loaded, found = model.from_pretrained(folder, subfolder=part, output_loading_info=True)
+    which = {"subfolder": part, "variant": found.weights[part][0], "use_safetensors": True}
+    loaded, told = model.from_pretrained(found.folder, output_loading_info=True, **which)
     for what, keys in (("lacks", "missing_keys"), ("has no place for", "unexpected_keys")):
-        if names := sorted(found[keys]):
+        if names := sorted(told[keys]):
             raise PixeltrajError(
-                f"{folder}/{part} {what} {len(names)} tensors ({names[0]}, ...): its weights are not those that its "
-                f"config.json describes; get the checkpoint again"
+                f"{found.folder}/{part} {what} {len(names)} tensors ({names[0]}, ...): its weights are not those that "
+                f"its config.json describes; get the checkpoint again"
             )
     return loaded
-
-
-def resolve(path: str | None) -> Path:
-    """The local folder of a base: the embedded one, a folder, or a hub id that is fetched (or in the cache)."""
-    folder = EMBEDDED if path is None else Path(path)
-    if not folder.is_dir():
-        if path is None or path.count("/") != 1 or path.startswith((".", "/", "~")):
-            raise PixeltrajError(f"no base at {folder}: give a diffusers folder or a hub id with --base")
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-        try:
-            wanted = [f"{part}/*" for part in (*PARTS, STATE_ENCODER)]
-            folder = Path(snapshot_download(path, allow_patterns=["model_index.json", PRETRAINING, *wanted]))
-        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-            raise PixeltrajError(f"the hub has no base {path!r} that can be reached from here ({error})") from error
-    index = folder / "model_index.json"
-    missing = [part for part in PARTS if not (folder / part).is_dir()]
-    if not index.is_file() or missing:
-        lacks = ["model_index.json"] if not index.is_file() else missing
-        raise PixeltrajError(f"{folder} is not a Stable Diffusion folder: it lacks {', '.join(lacks)}")
-    json.loads(index.read_text())
-    return folder
 
 
 def trained_lengths(folder: Path) -> tuple[int, ...]:

@@ -5,26 +5,28 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from safetensors.torch import load_file
+from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 
 from pixeltraj.base import Base
 from pixeltraj.errors import PixeltrajError
-from pixeltraj.files import file_hash, read_json
-from pixeltraj.grid import Grid
+from pixeltraj.grid import LATENT, Grid
 from pixeltraj.guidance import UNGUIDED, Condition, Guidance
+from pixeltraj.lora_folder import (
+    CONFIG_FILE,
+    CONV_IN_FILE,
+    LORA_FILE,
+    STATE_FILE,
+    fuse_lora,
+    load_lora,
+    lora_identity,
+    make_state_encoder,
+    read_config,
+)
 from pixeltraj.prompt import PromptKind, worded
-from pixeltraj.state_encoder import StateEncoder
 
-LORA_FILE = "pytorch_lora_weights.safetensors"
-"""What diffusers writes and reads."""
-CONV_IN_FILE = "conv_in.safetensors"
-"""The first convolution of a widened base; without it the condition would be ignored in silence."""
-STATE_FILE = "state_encoder.safetensors"
-"""The state encoder as it was fine-tuned; without it the generator takes no states."""
-CONFIG_FILE = "pixeltraj.json"
-"""Beside it: base, k, task, how it was made."""
+__all__ = ["CONFIG_FILE", "CONV_IN_FILE", "LORA_FILE", "STATE_FILE", "Generator", "load_lora", "make_state_encoder"]
+
 LAST = 60
 """Timestep of the sampler's last pass: late enough for it to make one picture of what is nearly one, early enough for
 its features to show what that picture shows."""
@@ -44,39 +46,33 @@ class Generator:
         identity: str,
         lengths: tuple[int, ...] | None = None,
         prompt: PromptKind = "language",
+        shown: bool = True,
     ) -> None:
-        """lengths: all k that it was trained for; k alone if not given. prompt: what it is told of the task."""
+        """lengths: all k that it was trained for; k alone if not given. prompt: what it is told of the task. shown: the
+        U-Net was trained to be shown the first frame; where it was not, that frame is put into what it denoises."""
         self.base, self.k, self.grid = base, k, Grid(k)
-        self.identity, self.prompt = identity, prompt
+        self.identity, self.prompt, self.shown = identity, prompt, shown
         self.lengths = lengths or (k,)
         self._scheduler_config = dict(base.noise_scheduler.config)
 
     @classmethod
     def load(cls, base: Base, lora: Path | None = None, k: int | None = None) -> "Generator":
-        """The base with the LoRA of a folder that finetune wrote; the base alone if None.
+        """The base with the LoRA of a folder that finetune wrote, or of a folder or file of anybody's that plain
+        diffusers loads; the base alone if None.
 
         k: frames in a grid; the least it was trained for if None. Raises PixeltrajError where it was not trained
         for that k, where the LoRA was made for another base, or where any of its tensors has no place in the
         U-Net (or the other way round).
         """
+        config = read_config(base, lora) if lora else None
+        identity = f"{base.identity}+{lora_identity(lora)}" if lora else base.identity
+        if config is None:  # nobody told it of a first frame
+            generator = cls(base, base.lengths[0], identity, base.lengths, shown=not base.widened).at(k)
+        else:
+            generator = cls(base, config["k"][0], identity, tuple(config["k"]), config["prompt"]).at(k)
         if lora is None:
-            return cls(base, base.lengths[0], base.identity, base.lengths).at(k)
-        config = read_json(lora / CONFIG_FILE, "fine-tuned LoRA")
-        if not isinstance(config["k"], list) or "prompt" not in config:
-            raise PixeltrajError(f"the LoRA in {lora} was written by an older pixeltraj; fine-tune again")
-        if config["base"] != base.identity:
-            raise PixeltrajError(
-                f"the LoRA in {lora} was trained on the base {config['base']} ({config['base_path']}), this is "
-                f"{base.identity} ({base.path}); give that one with --base or fine-tune again"
-            )
-        if config["states"] and not (lora / STATE_FILE).is_file():
-            raise PixeltrajError(f"{lora} lacks {STATE_FILE}, without which the current state is ignored")
-        files = [path for name in (LORA_FILE, CONV_IN_FILE, STATE_FILE) if (path := lora / name).is_file()]
-        identity = f"{base.identity}+{file_hash(*files)}"
-        generator = cls(base, config["k"][0], identity, tuple(config["k"]), config["prompt"]).at(k)
-        load_lora(base, lora)
-        base.unet.fuse_lora()  # one set of weights: every pass would pay for two
-        base.unet.unload_lora()
+            return generator
+        fuse_lora(base, lora)
         return generator
 
     def at(self, k: int | None) -> "Generator":
@@ -87,7 +83,7 @@ class Generator:
         if k not in self.lengths:
             trained = ", ".join(map(str, self.lengths))
             raise PixeltrajError(f"this generator was trained for k={trained}, not k={k}: fine-tune it with --k {k}")
-        return Generator(self.base, k, self.identity, self.lengths, self.prompt)
+        return Generator(self.base, k, self.identity, self.lengths, self.prompt, self.shown)
 
     @property
     def unet(self) -> UNet2DConditionModel:
@@ -100,9 +96,16 @@ class Generator:
 
     def predict(self, noisy: Tensor, timestep: Tensor, first: Tensor, embedding: Tensor) -> Tensor:
         """The U-Net's output (B, 4, h, w) for noisy (B, 4, h, w), timestep (B,), first (B, 4, 12, 12), embedding
-        (B, L, D). The condition is unscaled, as InstructPix2Pix has it."""
-        condition = self.grid.condition(first / self.base.vae.config.scaling_factor)
-        return self.base.unet(torch.cat([noisy, condition], dim=1), timestep, embedding).sample
+        (B, L, D)."""
+        return self.base.unet(torch.cat([noisy, *self.condition(first)], dim=1), timestep, embedding).sample
+
+    def condition(self, first: Tensor) -> tuple[Tensor, ...]:
+        """What the U-Net is shown beside the noisy latents for first (B, 4, 12, 12), each (B, C, h, w): the grid's
+        condition, unscaled as InstructPix2Pix has it; of an inpainting base the mask of all tiles but the first, and
+        the grid's condition, scaled as its latents are."""
+        if self.base.inpaints:
+            return self.grid.unknown(first), self.grid.condition(first)
+        return (self.grid.condition(first / self.base.vae.config.scaling_factor),)
 
     def embed(self, prompts: list[str], states: Tensor | None = None) -> Tensor:
         """(B, L, D) what the U-Net's cross-attention reads: the prompts, worded as this generator knows them, and
@@ -140,9 +143,11 @@ class Generator:
             (factor, condition, *self._conditions(condition, first, prompts, states))
             for condition, factor in guidance.passes(takes_states).items()
         ]
-        noise = torch.randn(self.grid.repeat(first).shape, generator=generator)
+        noise = torch.randn(self.grid.repeat(first).shape, generator=generator).to(first.device)
         latents = noise * scheduler.init_noise_sigma
         for timestep in scheduler.timesteps:
+            if not self.shown:
+                self._put(first, latents, noise, timestep)
             scaled, at = scheduler.scale_model_input(latents, timestep), timestep.expand(len(first))
             output = torch.zeros_like(latents)
             for factor, condition, seen, embedding in passes:
@@ -151,6 +156,8 @@ class Generator:
                 if maps is not None and timestep == LAST and condition == Condition(state=takes_states):
                     maps[:] = blocks
             latents = scheduler.step(output, timestep, latents).prev_sample
+        if not self.shown:
+            self._put(first, latents, noise, None)
         return latents
 
     @torch.no_grad()
@@ -164,6 +171,14 @@ class Generator:
         if schedule.config.prediction_type == "v_prediction":
             return kept.sqrt() * noisy - (1 - kept).sqrt() * output, maps
         return (noisy - (1 - kept).sqrt() * output) / kept.sqrt(), maps
+
+    def _put(self, first: Tensor, latents: Tensor, noise: Tensor, timestep: Tensor | None) -> None:
+        """The first frame into the first tile of latents, as noisy as they are; None: clean."""
+        known = first
+        if timestep is not None:
+            schedule, there = self.base.noise_scheduler, noise[..., :LATENT, :LATENT]
+            known = schedule.add_noise(first, there, timestep.to(first.device).expand(len(first)))
+        latents[..., :LATENT, :LATENT] = known
 
     def _conditions(
         self, condition: Condition, first: Tensor, prompts: list[str], states: Tensor | None
@@ -184,45 +199,3 @@ def record(unet: UNet2DConditionModel) -> Iterator[list[Tensor]]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def load_lora(base: Base, folder: Path) -> None:
-    """Put the LoRA into the base's U-Net. Raises PixeltrajError unless every tensor finds its place."""
-    path = folder / LORA_FILE
-    try:
-        wanted = load_file(path)
-    except (OSError, ValueError) as error:
-        raise PixeltrajError(f"no LoRA at {path} ({error})") from error
-    before = {name for name, _ in base.unet.named_parameters()}
-    try:
-        state, alphas, *_ = StableDiffusionPipeline.lora_state_dict(str(folder), return_lora_metadata=False)
-        StableDiffusionPipeline.load_lora_into_unet(state, network_alphas=alphas, unet=base.unet)
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise PixeltrajError(f"the LoRA in {folder} does not fit the base {base.path}: {error}") from error
-    added = [name for name, _ in base.unet.named_parameters() if ".lora_" in name and name not in before]
-    if len(added) != len(wanted):
-        raise PixeltrajError(
-            f"the LoRA in {folder} has {len(wanted)} tensors, {len(added)} found a place in the base {base.path}"
-        )
-    if base.widened:
-        if not (folder / CONV_IN_FILE).is_file():
-            raise PixeltrajError(f"{folder} lacks {CONV_IN_FILE}, without which {base.path} ignores the first frame")
-        base.unet.conv_in.load_state_dict(load_file(folder / CONV_IN_FILE))
-    base.unet.requires_grad_(False)
-    base.state_encoder = load_state_encoder(base, folder / STATE_FILE) if (folder / STATE_FILE).is_file() else None
-
-
-def make_state_encoder(base: Base) -> StateEncoder:
-    """An untrained one, of the shape of the base's own where it has one."""
-    if base.state_encoder is not None:
-        return StateEncoder(**{key: value for key, value in base.state_encoder.config.items() if key[0] != "_"})
-    return StateEncoder(base.unet.config.cross_attention_dim)
-
-
-def load_state_encoder(base: Base, path: Path) -> StateEncoder:
-    encoder = make_state_encoder(base)
-    try:
-        encoder.load_state_dict(load_file(path))
-    except RuntimeError as error:
-        raise PixeltrajError(f"{path} does not fit the base {base.path}: {error}") from error
-    return encoder.eval().requires_grad_(False)

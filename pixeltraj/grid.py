@@ -74,6 +74,12 @@ class Grid:
         tiles[..., (0, -1), :] = self.marks().to(first)[None, :, :, None, None]
         return self.join(tiles)
 
+    def unknown(self, first: Tensor) -> Tensor:
+        """(B, 4, L, L) -> (B, 1, R L, 5 L): 0 in the first tile, 1 in those that are to be painted."""
+        tiles = torch.ones_like(first[:, None, :1]).repeat(1, self.k, 1, 1, 1)
+        tiles[:, 0] = 0
+        return self.join(tiles)
+
     def marks(self) -> Tensor:
         """(K, 4): cosine and sine of half a turn over the longest grid, and of a whole turn over a row."""
         place = torch.arange(self.k)

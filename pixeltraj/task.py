@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -12,6 +14,13 @@ from pixeltraj.camera import Camera
 
 if TYPE_CHECKING:
     from pixeltraj.simulator import Simulator
+
+
+AXES = ("x", "y", "z")
+Pair = tuple[tuple[int, ...], tuple[int, ...]]
+"""Where the state tells two points, axis by axis."""
+Outcome = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""states (n, S), actions (n, A) and next states (n, S) -> rewards (n,) float32 and terminations (n,) bool."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +78,28 @@ class Task(ABC):
         return (0.0, 1.0) if self.reward == "sparse" else None
 
     @property
+    def outcome(self) -> Outcome | None:
+        """The task's own reward and end, as far as states and actions tell them; None where they do not."""
+        return None
+
+    @property
     def state_size(self) -> int:
         return len(self.state)
 
     def indices(self, names: tuple[str, ...]) -> list[int]:
         """Where the named dimensions stand in the state."""
         return [i for i, dimension in enumerate(self.state) if dimension.name in names]
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """Any two of the points that the state tells, by their x, y and z in metres, as far as both have them."""
+        points: dict[str, dict[str, int]] = {}
+        for i, dimension in enumerate(self.state):
+            name, _, axis = dimension.name.rpartition("_")
+            if axis in AXES and dimension.unit == "m":
+                points.setdefault(name, {})[axis] = i
+        both = [(one, other, [a for a in one if a in other]) for one, other in combinations(points.values(), 2)]
+        return tuple((tuple(one[a] for a in axes), tuple(other[a] for a in axes)) for one, other, axes in both if axes)
 
     def prompt_of(self, state: np.ndarray) -> str:
         """What is to be done in a state (S,): the task's prompt, but where it is several tasks in a row."""

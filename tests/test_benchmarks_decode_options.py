@@ -15,8 +15,9 @@ from benchmarks.decode_options_inputs import INPUTS, pictures
 from benchmarks.decode_options_list import OPTIONS, OTHERS, Option
 from benchmarks.decode_options_stages import stages
 from benchmarks.decode_options_training import option_decoder, option_heads
-from benchmarks.decode_options_windows import NAMES, Lesson, joined
+from benchmarks.decode_options_windows import NAMES, Lesson
 from pixeltraj.base import Base
+from pixeltraj.decode.calibration import joined
 from pixeltraj.decode.decoder import known_states, pin
 from pixeltraj.decode.features import Windows, grid_features
 from pixeltraj.decode.heads import Heads

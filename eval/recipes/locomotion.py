@@ -87,17 +87,22 @@ def offline(scale: Scale) -> list[Trial]:
     for (task, quality), row in TABLE_1.items():
         data = Data(task, quality)
         paper = dict(zip(TABLE_1_SIDES, row))
-        sides = []
-        for agent in ("td3_bc", "iql"):
-            plain: dict[str, Any] = {"agent": agent, "data": (data,), "online": False, "symmetric": False}
-            sides.append(Side(name=agent, **plain))
-            sides.append(Side(name=f"{agent}+synther", synthetic=(Sampled(data),), **plain))
-            sides.append(Side(name=f"{agent}+s4rl", augment=Augmentation(), **plain))
-            dreamt = Dreamt(Dreamer(data, data, scale.lengths))
-            sides.append(Side(name=f"{agent}+imagination", synthetic=(dreamt,), **plain))
+        sides = [side for agent in ("td3_bc", "iql") for side in four(agent, data, scale)]
         panel = f"{WORDS[task]}-{quality}"
         trials.append(Trial(task=task, dataset=quality, panel=panel, sides=tuple(sides), paper=paper))
     return trials
+
+
+def four(agent: str, data: Data, scale: Scale) -> tuple[Side, Side, Side, Side]:
+    """An offline agent on data alone, with SynthER, with S4RL, with trajectories that were imagined before."""
+    plain: dict[str, Any] = {"agent": agent, "data": (data,), "online": False, "symmetric": False}
+    dreamt = Dreamt(Dreamer(data, data, scale.lengths))
+    return (
+        Side(name=agent, **plain),
+        Side(name=f"{agent}+synther", synthetic=(Sampled(data),), **plain),
+        Side(name=f"{agent}+s4rl", augment=Augmentation(), **plain),
+        Side(name=f"{agent}+imagination", synthetic=(dreamt,), **plain),
+    )
 
 
 def levels(scale: Scale) -> list[Trial]:

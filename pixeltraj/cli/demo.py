@@ -42,7 +42,7 @@ class Config:
     out: Path = Path("runs/demo")
     """Folder of everything; an interrupted demo is taken up there."""
     base: str | None = None
-    """A diffusers folder or hub id; the embedded base if not given."""
+    """A diffusers folder, single file or hub id; the embedded base if not given."""
     episodes: int = 25
     """Demonstrations; every fifth is held out."""
     finetune_steps: int = 400

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pixeltraj.cli.adaptation import Adaptation, AdaptiveImagineConfig
 from pixeltraj.cli.imagination import ImagineConfig
+from pixeltraj.decode.own_reward import Rewards
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.eval.experiment import EvalConfig
 from pixeltraj.eval.experiment import run as run_experiment
@@ -19,11 +20,13 @@ class Config(EvalConfig):
     lora: Path | None = None
     """Folder that fine-tuning wrote; the base alone if not given."""
     base: str | None = None
-    """A diffusers folder or hub id; the embedded base if not given."""
+    """A diffusers folder, single file or hub id; the embedded base if not given."""
     k: int | None = None
     """Frames in an image, one of those that the generator was trained for; the least of them if not given."""
     keep: Keep = ALL
     """What is kept of what is imagined; all of it if nothing is said."""
+    rewards: Rewards = "learned"
+    """Where rewards and ends come from. task: its own function of decoded states and actions, not learned."""
     adapt: Adaptation = field(default_factory=Adaptation)
     """How the generator learns on from what the agent lives through; with an indicator of none it does not."""
 
@@ -33,7 +36,8 @@ def run(config: Config) -> None:
         raise PixeltrajError("the arm with imagination needs --decoder DIR (`pixeltraj decode train` makes one)")
     make: ImagineConfig | AdaptiveImagineConfig | None = None
     if config.decoder:
-        make = ImagineConfig(config.decoder, config.lora, config.base, config.k, keep=config.keep)
+        models = config.decoder, config.lora, config.base, config.k
+        make = ImagineConfig(*models, keep=config.keep, rewards=config.rewards)
         if config.adapt.indicator != "none":
             make = AdaptiveImagineConfig(make, config.adapt)
     experiment = config.experiment(make)

@@ -40,7 +40,7 @@ class Config:
     """Folder of your own data, for each dataset TASK-QUALITY/ (a store), TASK-QUALITY.hdf5 (of D4RL) or
     TASK-QUALITY.zip (a stable-baselines3 policy, which then acts)."""
     base: str | None = None
-    """A diffusers folder or hub id; the embedded base if not given."""
+    """A diffusers folder, single file or hub id; the embedded base if not given."""
     only: tuple[str, ...] = ()
     """Trials to run, as --plan names them; those of the scale if not given."""
     arms: tuple[str, ...] = ()

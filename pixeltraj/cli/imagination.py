@@ -10,6 +10,7 @@ import torch
 from pixeltraj.base import Base
 from pixeltraj.cli.keeping import Keeper
 from pixeltraj.decode.decoder import Decoder
+from pixeltraj.decode.own_reward import OwnRewardDecoder, Rewards, own_outcome
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.generator import Generator
 from pixeltraj.guidance import UNGUIDED, Guidance
@@ -31,7 +32,7 @@ class ImagineConfig:
     lora: Path | None = None
     """Folder that fine-tuning wrote; the base alone if not given."""
     base: str | None = None
-    """A diffusers folder or hub id; the embedded base if not given."""
+    """A diffusers folder, single file or hub id; the embedded base if not given."""
     k: int | None = None
     """Frames in an image, one of those that the generator was trained for; the least of them if not given."""
     length: Path | None = None
@@ -43,11 +44,13 @@ class ImagineConfig:
     """How strongly each condition steers; 1 is as trained."""
     keep: Keep = ALL
     """What is kept of what is imagined; all of it if nothing is said."""
+    rewards: Rewards = "learned"
+    """Where rewards and ends come from. task: its own function of decoded states and actions, not learned."""
 
     def read(self) -> tuple[Imaginer, dict[str, Any] | None]:
         """The imaginer, and how the frames have to be drawn that it sets out from (None: not known)."""
         generator = Generator.load(Base.load(self.base), self.lora, self.k)
-        decoder = Decoder.load(self.decoder, generator)
+        decoder = (Decoder if self.rewards == "learned" else OwnRewardDecoder).load(self.decoder, generator)
         length = LengthEstimator.load(self.length, decoder.task) if self.length else None
         if length:
             for k in length.lengths:
@@ -57,8 +60,14 @@ class ImagineConfig:
 
     def __call__(self, task: Task) -> "Imagination":
         """What an experiment's process calls once; see `pixeltraj.eval.experiment`."""
+        self.require_rewards(task)
         imaginer, wanted = self.read()
         return Imagination(imaginer, self.renderer(task, wanted), self.keep)
+
+    def require_rewards(self, task: Task) -> None:
+        """Raise PixeltrajError where the task cannot give the rewards that are asked for."""
+        if self.rewards == "task":
+            own_outcome(task)
 
     def keeper(self, imaginer: Imaginer, wanted: dict[str, Any] | None) -> Keeper:
         """What keeps the good ones of trajectories that the imaginer makes; closes the renderer that it opened."""

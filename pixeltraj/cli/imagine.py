@@ -4,6 +4,9 @@ With --keep.uncertainty, --keep.cycle or --keep.audit the worst transitions of e
 dropped, or weighed: see `pixeltraj.keep`. The origin of a trajectory then says, under `keep`, how many transitions had
 been `imagined` and `kept` up to the end of its batch, and from which start the `next` batch goes on: an interrupted run
 ends as it would have ended. Weights stand in the origin too, as `weights`.
+
+With --rewards task, rewards and ends are the task's own function of the decoded states and actions, where the task has
+one (`Task.outcome`); the store's provenance and the origin of each trajectory say so.
 """
 
 import time
@@ -77,6 +80,7 @@ def imagine(config: Config, tally: Tally | None = None) -> tuple[Store, float]:
     task = get_task(config.task)
     if config.n < 1:
         raise PixeltrajError("--n must be at least 1")
+    config.require_rewards(task)
     of_store = StoreStarts(Store.open(config.source, task), config.seed) if config.source else None
     imaginer, wanted = config.read()
     starts: Starts = of_store or ResetStarts(task, config.seed, wanted)
@@ -96,13 +100,15 @@ def imagine(config: Config, tally: Tally | None = None) -> tuple[Store, float]:
     }
     if config.keep.wanted:
         how["keep"] = asdict(config.keep)
+    if config.rewards != "learned":
+        how["rewards"] = config.rewards
     with closing(config.keeper(imaginer, wanted)) as keeper:
         if keeper.needs_snapshots:
             starts.snapshots(starts(0, 1)[1])  # whether there are any is known before a store is begun
         if config.out.exists():
             store = Store.open(config.out, task)
             there = store.attributes["provenance"]
-            if any(there.get(key) != how.get(key) for key in (*how, "keep")):
+            if any(there.get(key) != how.get(key) for key in (*how, "keep", "rewards")):
                 raise PixeltrajError(f"{config.out} was imagined in another way; give another --out")
         else:
             store = Store.create(config.out, task, provenance(**how), {})
@@ -113,7 +119,7 @@ def imagine(config: Config, tally: Tally | None = None) -> tuple[Store, float]:
             begin, origins = starts(i, min(BATCH, config.n - i))
             trajectories = imaginer.imagine(begin, rng, frames=True)
             for trajectory, origin in zip(trajectories, origins):
-                trajectory.origin = {"imagined": True} | origin
+                trajectory.origin |= {"imagined": True} | origin
             kept = keeper(trajectories, list(starts.snapshots(origins)) if keeper.needs_snapshots else [])
             for trajectory in kept:
                 trajectory.origin |= doubts(trajectory)

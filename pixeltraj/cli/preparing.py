@@ -49,7 +49,7 @@ class Preparation:
     given: Path | None = None
     """Folder of the user's own data."""
     base: str | None = None
-    """A diffusers folder or hub id; the embedded base if not given."""
+    """A diffusers folder, single file or hub id; the embedded base if not given."""
 
     def check(self, trials: Sequence[Trial]) -> None:
         """Raise PixeltrajError, before anything is made, where data is lacking that only the user can give."""

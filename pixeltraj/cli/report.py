@@ -42,7 +42,7 @@ class Config:
     lora: Path | None = None
     """RUN/lora if not given and there is one."""
     base: str | None = None
-    """A diffusers folder or hub id; what RUN/config.json names, else the embedded base."""
+    """A diffusers folder, single file or hub id; what RUN/config.json names, else the embedded base."""
     audit: Path | None = None
     """What `pixeltraj audit` wrote; RUN/audit if not given and there is one."""
     trajectories: int = 24

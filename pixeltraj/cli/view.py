@@ -26,7 +26,7 @@ class Config:
     lora: Path | None = None
     """Folder that fine-tuning wrote; the base alone if there is none."""
     base: str | None = None
-    """A diffusers folder or hub id; the embedded base if not given."""
+    """A diffusers folder, single file or hub id; the embedded base if not given."""
     length: Path | None = None
     """Folder that `pixeltraj length` wrote: it proposes how many frames are imagined."""
     num_inference_steps: int | None = None

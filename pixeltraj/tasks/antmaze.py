@@ -26,10 +26,10 @@ import gymnasium as gym
 import mujoco
 import numpy as np
 
-from pixeltraj.task import Dimension, Keypoint
+from pixeltraj.task import Dimension, Keypoint, Outcome
 from pixeltraj.tasks.ant import KEYPOINTS, MOTION, PLACE, POSTURE, AntSimulator, AntTask
 from pixeltraj.tasks.cameras import named_camera
-from pixeltraj.tasks.maze import waypoint
+from pixeltraj.tasks.maze import reached, waypoint
 from pixeltraj.tasks.observation import checked_observation
 from pixeltraj.tasks.trot import Trot
 
@@ -52,6 +52,10 @@ class AntMazeTask(AntTask):
 
     def make(self) -> "AntMazeSimulator":
         return AntMazeSimulator(self)
+
+    @property
+    def outcome(self) -> Outcome:
+        return reached
 
     def _read(self, keypoints: np.ndarray, start: np.ndarray) -> dict[str, np.ndarray]:
         goal = keypoints[..., 13, :]

@@ -1,12 +1,20 @@
-"""The way through a maze of gymnasium-robotics: which point to head for next."""
+"""Mazes of gymnasium-robotics: when their goal is reached, and which point to head for next."""
 
 from collections import deque
 from typing import Any
 
 import numpy as np
 
+REACHED = 0.45
+"""Metres within which the environments call the goal reached."""
 Cell = tuple[int, int]
 """Row and column of the maze's map."""
+
+
+def reached(states: np.ndarray, actions: np.ndarray, following: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The outcome of states that begin with a place and end with the goal, x and y each: exactly the environments'."""
+    over = np.linalg.norm(following[:, :2] - following[:, -2:], axis=-1) <= REACHED
+    return over.astype(np.float32), over
 
 
 def waypoint(maze: Any, place: np.ndarray, goal: np.ndarray, width: float = 0.2) -> np.ndarray:

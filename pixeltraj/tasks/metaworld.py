@@ -9,9 +9,10 @@ import numpy as np
 from pixeltraj.camera import Camera
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.simulator import Simulator
-from pixeltraj.task import Dimension, Keypoint, Task
+from pixeltraj.task import Dimension, Keypoint, Outcome, Task
 from pixeltraj.tasks.cameras import named_camera
 from pixeltraj.tasks.metaworld_placing import Placing
+from pixeltraj.tasks.metaworld_success import SOLVED
 from pixeltraj.tasks.metaworld_table import TABLE, Entry
 
 # Every keypoint of the first six tasks stays in view, 3 pixels from the edge, over 150 noisy scripted episodes, and
@@ -49,6 +50,19 @@ class MetaWorldTask(Task):
 
     def make(self) -> Simulator:
         return MetaWorldSimulator(self)
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """See `SOLVED`."""
+        solved = SOLVED.get(self.name)
+        if solved is None:
+            return None
+
+        def outcome(states: np.ndarray, actions: np.ndarray, following: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            over = solved(following[:, :3], following[:, 4:7], following[:, 14:17])
+            return over.astype(np.float32), over
+
+        return outcome
 
     def state_from_keypoints(self, keypoints: np.ndarray, start: np.ndarray) -> np.ndarray:
         hand, right, left, thing, goal = np.moveaxis(keypoints, -2, 0)  # each (B, K, 3)

@@ -9,9 +9,9 @@ import mujoco
 import numpy as np
 
 from pixeltraj.simulator import Simulator
-from pixeltraj.task import Dimension, Keypoint, Task
+from pixeltraj.task import Dimension, Keypoint, Outcome, Task
 from pixeltraj.tasks.cameras import named_camera
-from pixeltraj.tasks.maze import waypoint
+from pixeltraj.tasks.maze import reached, waypoint
 from pixeltraj.tasks.observation import checked_observation
 
 _GOAL = ("goal_x", "goal_y")
@@ -41,6 +41,10 @@ class PointMazeTask(Task):
 
     def make(self) -> "PointMazeSimulator":
         return PointMazeSimulator(self)
+
+    @property
+    def outcome(self) -> Outcome:
+        return reached
 
     def state_from_keypoints(self, keypoints: np.ndarray, start: np.ndarray) -> np.ndarray:
         ball, goal = np.moveaxis(keypoints[..., :2], -2, 0)  # each (B, K, 2)

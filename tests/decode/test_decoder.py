@@ -148,7 +148,7 @@ def test_the_window_corrects_what_single_frames_misread_and_says_how_sure_it_is(
         return truth, truth + torch.nn.functional.pad(wrong[..., None], (2, 0)), pooled
 
     optimizer = torch.optim.AdamW(heads.refine.parameters(), lr=5e-3)
-    for _ in range(200):
+    for _ in range(400):
         truth, read, pooled = batch(64)
         assert torch.equal(heads.refined(read, pooled)[0][:, 0], read[:, 0])
         keypoints, spread = heads.refined(read, pooled)
@@ -230,6 +230,33 @@ def test_windows_are_padded_and_say_so(store: Store, generator: Generator) -> No
     assert windows.rewards.sum() == 8
     few = Windows.read(store, [0, 1, 2], generator, move=2, stride=30)  # episodes have 7 windows
     assert len(few) == 3 and few.moved.shape == (3, 2)
+
+
+def test_windows_that_show_an_end_are_read_besides(store: Store, generator: Generator) -> None:
+    few = Windows.read(store, [0, 1], generator, stride=30, ends=2)
+    assert len(few) == 2 + 2 * 2
+    assert few.terminations[2 - 1 :].sum() >= 4 and few.terminations.any(axis=1).sum() >= 4
+    again = Windows.read(store, [0, 1], generator, stride=30, ends=2)
+    np.testing.assert_array_equal(few.states, again.states)
+
+
+def test_reading_follows_its_calibration(decoder: Decoder, store: Store, generator: Generator) -> None:
+    windows, heads = Windows.read(store, [0], generator), decoder.heads
+    before, doubt, threshold = (
+        decoder.read(windows.features, windows.states[:, 0]),
+        heads.doubt.clone(),
+        heads.threshold,
+    )
+    threshold = threshold.clone()
+    heads.doubt.mul_(3.0)
+    heads.threshold.fill_(float(np.median(before.ends)))
+    after = decoder.read(windows.features, windows.states[:, 0])
+    heads.doubt.copy_(doubt)
+    heads.threshold.copy_(threshold)
+    np.testing.assert_allclose(after.uncertainty, 3 * before.uncertainty, rtol=1e-5)
+    np.testing.assert_array_equal(after.terminations, before.ends > np.median(before.ends))
+    np.testing.assert_array_equal(after.rewards > 0.5, after.terminations)
+    assert 0 < after.terminations.sum() < after.terminations.size
 
 
 def test_pin_makes_the_first_frame_say_the_known_state() -> None:

@@ -1,0 +1,91 @@
+"""The arms on sparse tasks of Meta-World: of the part online, and of the part adaptation (the multi-task setting)."""
+
+from dataclasses import replace
+
+from benchmarks.agents_contender import Contender
+from pixeltraj.eval.agents.rlpd import RLPDConfig
+from pixeltraj.eval.recipes.offline_to_online import MANY
+from pixeltraj.eval.recipes.recipe import Adapt, Data, Dreamer, Sampled, Side, StateDreamer
+
+CLONING = 10.0
+"""Weight of the cloning term of arms that clone (design measurements: the gain of short runs comes through it)."""
+WITH_CLONING = "+cloning"
+BASELINE = "demonstrations"
+IMAGINATION = "imagination"
+
+
+def online(task: str) -> list[Contender]:
+    """RLPD on demonstrations of a sparse task, with and without what imagines; each with and without cloning."""
+    data = Data(task)
+    pictures = Dreamer(data, data)
+    plain: dict[str, Side] = {
+        BASELINE: Side(name=BASELINE, agent="rlpd", data=(data,)),
+        IMAGINATION: Side(name=IMAGINATION, agent="rlpd", data=(data,), dreamer=pictures),
+        "oracle": Side(name="oracle", agent="rlpd", data=(data,)),
+        "synther": Side(name="synther", agent="rlpd", data=(data,), synthetic=(Sampled(data),)),
+        "state-level": Side(name="state-level", agent="rlpd", data=(data,), dreamer=StateDreamer(data)),
+        "imagination-own": Side(name="imagination-own", agent="rlpd", data=(data,), dreamer=pictures),
+        "demonstrations-100": Side(name="demonstrations-100", agent="rlpd", data=(data,)),
+    }
+    sides = {
+        "cloning": Side(name="cloning", agent="bc", data=(data,), online=False, symmetric=False),
+        "none": Side(name="none", agent="rlpd", config=RLPDConfig(bc_weight=0.0)),
+    }
+    for side in plain.values():
+        sides |= with_and_without_cloning(side)
+    ranks = (
+        (f"{BASELINE}{WITH_CLONING}", "imagination+cloning", "oracle+cloning", "cloning", BASELINE, IMAGINATION),
+        ("synther+cloning", "state-level+cloning", "imagination-own+cloning", "demonstrations-100+cloning"),
+    )
+    rank = {name: i for i, names in enumerate(ranks) for name in names}
+    ordered = [*rank, *(name for name in sides if name not in rank)]
+    return [
+        Contender(
+            task=task,
+            side=sides[name],
+            against=f"{BASELINE}{WITH_CLONING}" if "cloning" in name else BASELINE,
+            rank=rank.get(name, len(ranks)),
+            made=_made(sides[name]) if "100" not in name else name.removesuffix(WITH_CLONING),
+            many="100" in name,
+            alone="own" in name,
+            oracle="oracle" in name,
+        )
+        for name in ordered
+    ]
+
+
+def adaptation(task: str) -> list[Contender]:
+    """RLPD on demonstrations of a task that the generator's LoRA has not seen, but 14 others: a generator that stays as
+    it is, one that learns on from the agent's transitions, and one told of tasks by a code or not at all. Those that
+    clone come first."""
+    data, others = Data(task), Data(MANY)
+    words = Dreamer(others, data)
+    plain = {
+        BASELINE: {},
+        IMAGINATION: {"dreamer": words},
+        "td-error": {"dreamer": words, "adapt": Adapt("td-error")},
+        "reward": {"dreamer": words, "adapt": Adapt("reward")},
+        "one-hot": {"dreamer": Dreamer(others, data, prompt="one-hot")},
+        "no-prompt": {"dreamer": Dreamer(others, data, prompt="none")},
+    }
+    against = dict.fromkeys(plain, IMAGINATION) | {BASELINE: BASELINE, IMAGINATION: BASELINE}
+    made = {name: name for name in plain if name != BASELINE} | {"td-error": IMAGINATION, "reward": IMAGINATION}
+    found = []
+    for name, choice in plain.items():
+        side = Side(name=name, agent="rlpd", data=(data,), **choice)  # type: ignore[arg-type]
+        for more, one in with_and_without_cloning(side).items():
+            cloning = WITH_CLONING if more.endswith(WITH_CLONING) else ""
+            entry = Contender(task=task, side=one, against=f"{against[name]}{cloning}", made=made.get(name))
+            found.append(replace(entry, rank=0 if cloning else 1))
+    return sorted(found, key=lambda contender: contender.rank)
+
+
+def with_and_without_cloning(side: Side) -> dict[str, Side]:
+    """Two of one."""
+    weights = {f"{side.name}{WITH_CLONING}": CLONING, side.name: 0.0}
+    return {name: replace(side, name=name, config=RLPDConfig(bc_weight=weight)) for name, weight in weights.items()}
+
+
+def _made(side: Side) -> str | None:
+    """With and without cloning the same."""
+    return side.name.removesuffix(WITH_CLONING) if side.dreamer or side.synthetic else None
