@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pixeltraj import base
+from pixeltraj import base_sources
 from pixeltraj.cli import doctor, drawing
 from pixeltraj.cli.finding import Finding
 from pixeltraj.files import read_json
@@ -22,7 +22,7 @@ def test_a_whole_examination(tmp_path: Path) -> None:
     findings = {finding["name"]: finding for finding in read_json(tmp_path / "doctor.json", "findings")}
     assert list(findings) == ["GL", "mujoco", "ray", "pyrender", "torch", "sdpa", "xformers", "base", "hub", "disk"]
     failed = [name for name, finding in findings.items() if finding["level"] == "fail"]
-    embedded = (base.EMBEDDED / "model_index.json").is_file()
+    embedded = (base_sources.EMBEDDED / "model_index.json").is_file()
     assert failed == ([] if embedded else ["base"])
     assert done.returncode == (1 if failed else 0)
     assert all(f"{name} " in done.stdout for name in findings) and "Traceback" not in done.stderr
@@ -92,7 +92,7 @@ def test_xformers_is_called_and_not_believed(monkeypatch: pytest.MonkeyPatch, at
 
 
 def test_a_missing_base_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, "EMBEDDED", tmp_path / "nothing")
+    monkeypatch.setattr(base_sources, "EMBEDDED", tmp_path / "nothing")
     (finding,) = doctor.check_base()
     assert finding.level == "fail" and "pixeltraj pretrain" in finding.fix
 
