@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import pairwise
 from typing import Any, overload
 
 import numpy as np
@@ -18,10 +17,12 @@ SEED = 0
 
 
 def reached(curve: Curve, threshold: float = THRESHOLD) -> int | None:
-    """Decisions up to the first evaluation that has, together with the next one, a mean at the threshold or above;
-    None where there is none."""
-    for (step, score), (_, following) in pairwise(curve):
-        if (score + following) / 2 >= threshold - 1e-12:  # .7 and .9 are less than .8 in binary
+    """Decisions up to the first evaluation from which on the mean stays at the threshold or above: what is lost again
+    was not reached. None where there is none; the last evaluation alone does not count."""
+    scores = np.array([score for _, score in curve])
+    for i, (step, _) in enumerate(curve[:-1]):
+        rest = scores[i:]
+        if rest[:2].mean() >= threshold - 1e-12 and rest.mean() >= threshold - 1e-12:  # .7 + .9 is not 1.6 in binary
             return step
     return None
 

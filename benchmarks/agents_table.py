@@ -115,8 +115,8 @@ def notes(task: str, report: dict[str, Any]) -> list[str]:
     listed = ", ".join(f"{one['store']} ({one['policy']}, noise {one['noise']})" for one in stores)
     known = f"The base has seen other episodes of this very task: {listed}" if stores else "The base never saw the task"
     return [
-        "Success: the mean of the last three evaluations. Decisions to 80 %: the first evaluation that reaches it in "
-        "the mean with the next one, 0 is before the first decision; a run that never does counts as later than its "
+        "Success: the mean of the last three evaluations. Decisions to 80 %: the first evaluation from which on "
+        "the mean stays there, 0 is before the first decision; a run that never does counts as later than its "
         "budget. `over those of`: ratio of medians, `?` where a median run never got there. `better`: the share of "
         "seeds that win, ties half. Intervals are 95 % bootstraps over seeds. `cloning` takes as many updates as the "
         "others take decisions.",

@@ -194,10 +194,11 @@ def test_cloning_is_in_the_arms_that_say_so_and_in_no_other() -> None:
         assert bool(contender.side.data) == (contender.name != "none")
 
 
-def test_a_threshold_is_reached_where_two_evaluations_have_it_in_the_mean() -> None:
-    curve = [(0, 0.2), (500, 0.9), (1000, 0.6), (1500, 0.7), (2000, 0.9), (2500, 0.1)]
+def test_a_threshold_is_reached_where_it_is_kept_in_the_mean() -> None:
+    curve = [(0, 0.2), (500, 0.9), (1000, 0.6), (1500, 0.7), (2000, 0.9), (2500, 0.9)]
     assert reached(curve) == 1500
     assert reached([(0, 0.8), (500, 0.8)]) == 0
+    assert reached([(0, 0.9), (500, 0.9), (1000, 0.5)]) is None, "it was lost again"
     assert reached(curve[:4]) is None and reached([(0, 1.0)]) is None
 
 
