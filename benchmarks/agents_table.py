@@ -44,8 +44,7 @@ def sparse(part: str, task: str, arms: dict[str, Any], report: dict[str, Any]) -
 ADAPTATION = (
     "The LoRA is trained on 14 other tasks and the decoder on the task's own demonstrations, which all arms have. "
     "`imagination` stays as it was; `td-error` and `reward` learn on, four times a run. The base itself has seen the "
-    "task, and fine-tuning tells all 14 tasks one prompt: `one-hot` and `no-prompt` differ from the words by less than "
-    "they would if each task had its own."
+    "task in words."
 )
 
 

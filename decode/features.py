@@ -112,7 +112,7 @@ class Windows:
         real = np.diff(rows, axis=1) > 0
         steps = rows[:, :-1]
         return cls(
-            features=_features(latents, states[rows[:, 0]], store, generator, noise, reconstruct, seed, see),
+            features=_features(latents, rows[:, 0], store, generator, noise, reconstruct, seed, see),
             states=states[rows],
             keypoints=keypoints[rows],
             actions=actions[steps],
@@ -136,7 +136,7 @@ def _latents(store: Store, generator: Generator, rows: np.ndarray, by: np.ndarra
 
 def _features(
     latents: Tensor,
-    starts: np.ndarray,
+    first_rows: np.ndarray,
     store: Store,
     generator: Generator,
     noise: float,
@@ -144,14 +144,16 @@ def _features(
     seed: int,
     see: See | None,
 ) -> Tensor:
-    """(W, K, 4, L, L), states (W, S) of their first frames -> (W, K, C, L, L) float16."""
+    """(W, K, 4, L, L), rows (W,) of their first frames -> (W, K, C, L, L) float16."""
     random = torch.Generator().manual_seed(seed)
     features: list[Tensor] = []
+    told = store.prompts(first_rows)
+    starts = store.windows("states", first_rows[:, None])[:, 0]
     parts = zip(latents.split(BATCH), torch.from_numpy(starts).split(BATCH))
     for i, (tiles, states) in enumerate(tqdm(list(parts), desc=f"features {store.path.name}", unit="batch")):
         scale = noise * torch.rand((*tiles.shape[:2], 1, 1, 1), generator=random)
         noisy = tiles + scale * torch.randn(tiles.shape, generator=random)
-        prompts, grids = [store.task.prompt] * len(tiles), generator.grid.join(noisy)
+        prompts, grids = told[i * BATCH : (i + 1) * BATCH], generator.grid.join(noisy)
         maps: list[Tensor] = []
         if reconstruct:
             grids, maps = finished(generator, grids, tiles[:, 0], prompts, states, random)

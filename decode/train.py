@@ -86,7 +86,7 @@ def train_on(store: Store, generator: Generator, config: TrainConfig) -> Decoder
     """`train`, with store and generator at hand."""
     task = store.task
     store.require_frames()
-    generator.embed([task.prompt])  # a prompt that is too long is told before anything is computed
+    generator.embed(list(task.prompts))  # a prompt that is too long is told before anything is computed
     training, heldout = store.split()
     generators = [generator.at(k) for k in config.k or generator.lengths]
     require_windows(store, tuple(g.k for g in generators))

@@ -19,7 +19,7 @@ class Conditions:
         missing = [(0, widest - part.shape[1]) for part in states]
         padded = [np.pad(part, ((0, 0), after), constant_values=np.nan) for part, after in zip(states, missing)]
         self.states = torch.from_numpy(np.concatenate(padded))
-        prompts = [store.task.prompt_of(state) for store, part in zip(stores, states) for state in part]
+        prompts = [prompt for store in stores for prompt in store.prompts(np.arange(store.frame_count))]
         self.unique = ["", *sorted(set(prompts))]
         number = {prompt: i for i, prompt in enumerate(self.unique)}
         self.which = np.array([number[prompt] for prompt in prompts])

@@ -108,6 +108,7 @@ class Mixture:
     def __init__(self, stores: list[Store], latents: list[Tensor], lengths: tuple[int, ...]) -> None:
         self.latents, self.tasks = latents, [store.task for store in stores]
         self.states = [store.read("states", 0, store.frame_count) for store in stores]
+        self.prompts = [store.prompts(np.arange(store.frame_count)) for store in stores]
         self.state_size = max(task.state_size for task in self.tasks)
         self.windows = {k: [store_windows(store, k, store.split()[0]) for store in stores] for k in lengths}
         self.weights = {k: self._weights(windows) for k, windows in self.windows.items()}
@@ -129,7 +130,7 @@ class Mixture:
             window = windows[rng.integers(len(windows))]
             tiles.append(self.latents[which][window])
             states[i, : task.state_size] = self.states[which][window[0]]
-            prompts.append(task.prompt_of(states[i, : task.state_size]))
+            prompts.append(self.prompts[which][window[0]])
         return torch.stack(tiles).float(), torch.from_numpy(states), prompts
 
 
@@ -165,7 +166,7 @@ def _begun(config: PretrainConfig, stores: list[Store]) -> Base:
 
 def _taken_up(config: PretrainConfig, stores: list[Store]) -> Base:
     base = Base.load(config.base)
-    base.embed(sorted({store.task.prompt for store in stores}))  # a prompt that is too long is told here
+    base.embed(sorted({prompt for store in stores for prompt in store.task.prompts}))  # a prompt that is too long is told here
     if base.state_encoder is None:
         torch.manual_seed(config.seed)
         base.state_encoder = make_state_encoder(base)

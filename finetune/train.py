@@ -134,7 +134,7 @@ def finetune(config: FinetuneConfig, windows: Windows | None = None) -> dict[str
     generator = Generator(base, config.k[0], base.identity, config.k, config.prompt)
     accelerator = _accelerator(config.computing.accumulate)
     device, processes = accelerator.device, accelerator.num_processes
-    generator.embed([each.task.prompt for each in stores])  # a prompt that is too long is told here
+    generator.embed([prompt for each in stores for prompt in each.task.prompts])  # a prompt that is too long is told here
     base.vae.to(device)
     with accelerator.main_process_first():
         images = Images(stores, base, training, config.prior.share)

@@ -24,6 +24,8 @@ class Start:
     """(S,) float32"""
     frame: np.ndarray
     """(84, 84, 3) uint8, the picture of that state"""
+    prompt: str | None = None
+    """What is to be done from there; what the task says of the state if None."""
 
 
 class Decoder(Protocol):
@@ -85,11 +87,11 @@ class Imaginer:
     ) -> list[Trajectory]:
         """One trajectory for each start, of at most k - 1 transitions; `frames` keeps the pictures too.
 
-        prompts: what is to be done from each start; the task's own words if None. The same rng state gives the same
+        prompts: what is to be done from each start; its own if None. The same rng state gives the same
         trajectories. Raises PixeltrajError on states or frames of a wrong shape, and on too long a prompt.
         """
         if prompts is None:
-            prompts = [self.task.prompt_of(start.state) for start in starts]
+            prompts = [start.prompt or self.task.prompt_of(start.state) for start in starts]
         if len(prompts) != len(starts):
             raise PixeltrajError(f"{len(starts)} starts and {len(prompts)} prompts; give one for each")
         for start in starts:

@@ -212,6 +212,15 @@ class Store:
             self._require_drawn(rows)
         return self._columns[name].gather(rows)
 
+    def prompts(self, rows: np.ndarray) -> list[str]:
+        """What is to be done in each of the rows (n,)."""
+        if len(self.task.prompts) == 1:
+            return [self.task.prompt] * len(rows)
+        states = self.windows("states", rows[:, None])[:, 0]
+        if "snapshots" not in self._columns:
+            return [self.task.prompt_of(state) for state in states]
+        return list(map(self.task.prompt_of, states, self.windows("snapshots", rows[:, None])[:, 0]))
+
     def split(self) -> tuple[list[int], list[int]]:
         """Episodes to train on and episodes held out. Raises PixeltrajError where either would be empty."""
         heldout = list(range(HELDOUT_EVERY - 1, len(self), HELDOUT_EVERY))

@@ -101,8 +101,13 @@ class Task(ABC):
         both = [(one, other, [a for a in one if a in other]) for one, other in combinations(points.values(), 2)]
         return tuple((tuple(one[a] for a in axes), tuple(other[a] for a in axes)) for one, other, axes in both if axes)
 
-    def prompt_of(self, state: np.ndarray) -> str:
-        """What is to be done in a state (S,): the task's prompt, but where it is several tasks in a row."""
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """All that it may ask for: more than its prompt where it is several tasks."""
+        return (self.prompt,)
+
+    def prompt_of(self, state: np.ndarray, snapshot: np.ndarray | None = None) -> str:
+        """What is to be done in a state (S,), of which the simulator's own (Q,) may say more."""
         return self.prompt
 
     @abstractmethod

@@ -100,7 +100,8 @@ class Imagination:
     def __call__(self, states: np.ndarray, snapshots: np.ndarray, seed: int) -> list[Trajectory]:
         """`Keep` chooses among the trajectories of one call."""
         frames = self.renderer.frames(snapshots)
-        starts = [Start(state, frame) for state, frame in zip(states, frames)]
+        prompts = map(self.imaginer.task.prompt_of, states, snapshots)
+        starts = [Start(*start) for start in zip(states, frames, prompts)]
         rng = torch.Generator().manual_seed(seed)
         imagined = self.imaginer.imagine(starts, rng, frames=self._keeper.needs_frames)
         return [replace(trajectory, frames=None) for trajectory in self._keeper(imagined, list(snapshots))]

@@ -136,7 +136,8 @@ def read_real(decoder: Decoder, cases: Sequence[Case]) -> list[Trajectory | None
             tiles = generator.base.encode(frames.reshape(-1, *frames.shape[2:]))
             tiles = tiles.reshape(len(part), k, *tiles.shape[1:])
             starts = np.stack([one.states[0] for one in followed])
-            prompts = [decoder.task.prompt_of(state) for state in starts]
+            told = [None if one.snapshots is None else one.snapshots[0] for one in followed]
+            prompts = [decoder.task.prompt_of(*start) for start in zip(starts, told)]
             for i, one in zip(part, decoder.decode(generator.grid.join(tiles), tiles[:, 0], prompts, starts)):
                 read[i] = one
     return read

@@ -47,7 +47,7 @@ class StoreStarts:
         for episode, step in self.pairs(first + count)[first:]:
             row = int(self.store.offsets[episode]) + step
             state, frame = (self.store.read(name, row, row + 1)[0] for name in ("states", "frames"))
-            starts.append(Start(state, frame))
+            starts.append(Start(state, frame, self.store.prompts(np.array([row]))[0]))
             origins.append({"episode": episode, "step": step})
         return starts, origins
 
@@ -89,7 +89,9 @@ class ResetStarts:
         origins: list[Origin] = []
         for seed in range(self._first_seed + first, self._first_seed + first + count):
             state, _ = self.simulator.reset(seed=seed)
-            starts.append(Start(state, self._renderer.frames(self.simulator.snapshot()[None])[0]))
+            snapshot = self.simulator.snapshot()
+            frame = self._renderer.frames(snapshot[None])[0]
+            starts.append(Start(state, frame, self.simulator.task.prompt_of(state, snapshot)))
             origins.append({"reset_seed": seed})
         return starts, origins
 

@@ -101,7 +101,8 @@ class Viewer:
             raise PixeltrajError(
                 f"step {step} is the last of episode {episode}: nothing follows; choose an earlier one"
             )
-        start = Start(self._read("states", row, row + 1)[0], self._read("frames", row, row + 1)[0])
+        state, frame = (self._read(name, row, row + 1)[0] for name in ("states", "frames"))
+        start = Start(state, frame, self.store.prompts(np.array([row]))[0])
         k = self._k(asked, start)
         with self._busy:
             began = time.perf_counter()
@@ -120,7 +121,7 @@ class Viewer:
             "seed": seed,
             "k": k,
             "guidance": guidance.prompt,
-            "prompt": task.prompt_of(start.state) if prompt is None else prompt,
+            "prompt": start.prompt if prompt is None else prompt,
             "seconds": round(seconds, 2),
             "imagined": [shown(trajectory, task) for trajectory in imagined],
             "real": shown(real, task),

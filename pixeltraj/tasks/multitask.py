@@ -31,6 +31,14 @@ class MultitaskTask(MetaWorldTask):
 
     subtasks: tuple[MetaWorldTask, ...]
 
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        return (self.prompt, *(task.prompt for task in self.subtasks))
+
+    def prompt_of(self, state: np.ndarray, snapshot: np.ndarray | None = None) -> str:
+        """The task's that was drawn, which the snapshot alone tells."""
+        return self.prompt if snapshot is None else self.subtasks[int(snapshot[0])].prompt
+
     def make(self) -> "MultitaskSimulator":
         return MultitaskSimulator(self)
 

@@ -39,7 +39,11 @@ class SequenceTask(MultitaskTask):
             raise PixeltrajError(f"{self.name} has states of {self.state_size}, not {state.shape}")
         return self.subtasks[int(np.argmax(state[-len(self.subtasks) :]))]
 
-    def prompt_of(self, state: np.ndarray) -> str:
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        return tuple(task.prompt for task in self.subtasks)
+
+    def prompt_of(self, state: np.ndarray, snapshot: np.ndarray | None = None) -> str:
         return self.subtask(state).prompt
 
     def state_from_keypoints(self, keypoints: np.ndarray, start: np.ndarray) -> np.ndarray:

@@ -57,9 +57,10 @@ def export_imagefolder(
             for episode in tqdm(episodes, desc=f"export {path.name}", unit="episode"):
                 first = int(store.offsets[episode])
                 frames = store.read("frames", first, int(store.offsets[episode + 1]))
-                for window in store_windows(store, k, [episode])[::every]:
+                windows = store_windows(store, k, [episode])[::every]
+                for window, prompt in zip(windows, store.prompts(windows[:, 0])):
                     shown = frames[window - first]
-                    line = _save(shown, grid, folder, f"{count:06d}", columns, store.task.prompt)
+                    line = _save(shown, grid, folder, f"{count:06d}", columns, prompt)
                     line |= {"episode": episode, "start": int(window[0]) - first, "k": k}
                     metadata.write(json.dumps(line) + "\n")
                     count += 1

@@ -1,9 +1,17 @@
 """Several Meta-World tasks behind one environment: drawn at reset, or one after the other."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
+from pixeltraj.base import Base
+from pixeltraj.cli.starts import RESETS_FROM, ResetStarts
 from pixeltraj.errors import PixeltrajError
+from pixeltraj.finetune.conditions import Conditions
+from pixeltraj.generator import Generator
+from pixeltraj.render.collect import CollectConfig, collect
 from pixeltraj.tasks import get_task
 from pixeltraj.tasks.multitask import EVALUATION, TRAINING, MultitaskSimulator
 from pixeltraj.tasks.sequence import SUBTASKS, SequenceSimulator
@@ -100,3 +108,28 @@ def test_multitask_snapshots_are_of_one_length_and_bring_their_task_along(multit
     np.testing.assert_array_equal(multitask.state(), state)
     np.testing.assert_array_equal(multitask.snapshot(), snapshot)
     assert info["task"] == "basketball-v3"
+
+
+def test_each_frame_of_a_store_of_several_tasks_is_told_its_own(multitask: MultitaskSimulator, tmp_path: Path) -> None:
+    store = collect(CollectConfig("multitask-v0", tmp_path / "store", episodes=3, max_steps=4))
+    named = [multitask.reset(seed=seed)[1]["task"] for seed in range(3)]
+    assert len(set(named)) > 1
+    wanted = [get_task(name).prompt for name in named for _ in range(5)]
+    assert store.prompts(np.arange(15)) == wanted
+    assert store.prompts(np.array([12, 1])) == [wanted[12], wanted[1]]
+    generator = Generator.load(Base.load(), k=5)
+    conditions = Conditions([store], generator)
+    assert conditions.unique == ["", *sorted(set(wanted))]
+    words = conditions.embed(generator, np.array([0, 14]), np.array([True, True]), stated=False)
+    assert torch.equal(words, generator.embed([wanted[0], wanted[14]]))
+
+
+def test_imagination_is_told_the_task_of_the_snapshot(multitask: MultitaskSimulator) -> None:
+    task = multitask.task
+    state, _ = multitask.reset(seed=0, options={"task": "soccer-v3"})
+    assert task.prompt_of(state, multitask.snapshot()) == get_task("soccer-v3").prompt
+    assert task.prompt_of(state) == task.prompt
+    assert {task.prompt, get_task("soccer-v3").prompt} < set(task.prompts)
+    starts, _ = ResetStarts(task, 0, None)(0, 2)
+    drawn = [multitask.reset(seed=RESETS_FROM + i)[1]["task"] for i in range(2)]
+    assert [start.prompt for start in starts] == [get_task(name).prompt for name in drawn]
