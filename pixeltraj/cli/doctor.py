@@ -68,6 +68,8 @@ def check_attention() -> Iterator[Finding]:
     import torch
     from torch.nn.functional import scaled_dot_product_attention
 
+    from pixeltraj.finetune.attention import require_xformers
+
     device = "cuda" if torch.cuda.is_available() else "cpu"
     query = torch.randn(1, 2, 8, 32, generator=torch.Generator().manual_seed(0)).to(device)
     expected = torch.softmax(query @ query.mT / 32**0.5, dim=-1) @ query
@@ -76,16 +78,13 @@ def check_attention() -> Iterator[Finding]:
     fix = "" if right else "install torch again: `make .venv/.stamp`"
     yield Finding("sdpa", "ok" if right else "fail", f"the default, {'right' if right else 'WRONG'} on {device}", fix)
     try:
-        from xformers.ops import memory_efficient_attention
-
-        flat = query.transpose(1, 2).contiguous()  # xformers wants (B, L, heads, D)
-        memory_efficient_attention(flat, flat, flat)
+        require_xformers(torch.device(device))
         yield Finding("xformers", "ok", f"works on {device}")
-    except ModuleNotFoundError:
-        yield Finding("xformers", "ok", "not installed; not needed")
-    except Exception as broken:
-        text = f"installed, but memory_efficient_attention fails on {device}: {one_line(broken)}"
-        yield Finding("xformers", "warn", text, "pip uninstall xformers; SDPA is used anyway")
+    except PixeltrajError as error:
+        if isinstance(error.__cause__, ModuleNotFoundError):
+            yield Finding("xformers", "ok", "not installed; not needed")
+        else:
+            yield Finding("xformers", "warn", str(error), "pip uninstall xformers; SDPA is used anyway")
 
 
 def check_base() -> Iterator[Finding]:
