@@ -22,7 +22,7 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from pixeltraj.eval.agents.catalogue import AGENTS, make_agent
+from pixeltraj.eval.agents.catalogue import AGENTS, OF_STATES, make_agent
 from pixeltraj.files import provenance, write_json
 from pixeltraj.replay_buffer import Batch
 
@@ -35,7 +35,7 @@ COLUMNS = {"updates_per_cpu_s": "ours", "bf16": "ours, bf16", "torchrl": "torchr
 class Config:
     json: Path | None = None
     """Where to write the figures."""
-    agents: tuple[str, ...] = tuple(AGENTS)
+    agents: tuple[str, ...] = OF_STATES
     """Which ones."""
     turns: int = 5
     """Turns of a CPU-second that each gets."""

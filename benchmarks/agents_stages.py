@@ -24,7 +24,7 @@ from benchmarks.agents_runners import collect, returns
 from benchmarks.jobs import Stage, result, run_stage
 from pixeltraj.cli import guarded
 from pixeltraj.errors import PixeltrajError
-from pixeltraj.eval.agents.catalogue import AGENTS
+from pixeltraj.eval.agents.catalogue import OF_STATES
 from pixeltraj.eval.results import Result
 from pixeltraj.eval.run import Run
 from pixeltraj.files import read_json
@@ -37,8 +37,8 @@ def stages(part: Part, settings: tuple[str, ...], arms: tuple[str, ...], seeds: 
     """What matters most first; of arms that matter as much, all from one seed before the next. Whatever an arm needs
     is made when its turn comes. Raises PixeltrajError where there is no such arm."""
     if part.name == "speed":
-        require(arms, list(AGENTS))
-        return [speed_stage(name) for name in arms or AGENTS]
+        require(arms, list(OF_STATES))
+        return [speed_stage(name) for name in arms or OF_STATES]
     listed: dict[str, Stage[Part]] = {}
     entries = [(setting, contender) for setting in settings for contender in contenders(part, setting)]
     require(arms, list(dict.fromkeys(contender.name for _, contender in entries)))
@@ -149,7 +149,7 @@ def costs(part: Part, settings: tuple[str, ...]) -> dict[str, dict[str, Any]]:
 
 def speeds(part: Part) -> dict[str, dict[str, float]]:
     """agent -> column -> updates in a CPU-second, of what has been measured."""
-    known = {name: result(part.out, f"speed/{name}") for name in AGENTS}
+    known = {name: result(part.out, f"speed/{name}") for name in OF_STATES}
     return {name: told["rates"] for name, told in known.items() if told}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from pixeltraj.background import MakeImagine
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.eval.agents.agent import Agent, Played
-from pixeltraj.eval.agents.catalogue import AGENTS
+from pixeltraj.eval.agents.catalogue import AGENTS, sees
 from pixeltraj.eval.agents.learner import Learner
 from pixeltraj.eval.augmentation import Augmentation
 from pixeltraj.files import file_hash
@@ -81,6 +81,10 @@ class Arm:
                 f"arm {self.name}: {self.agent} has no critic, so there are no TD errors to adapt by; take the "
                 f"indicator 'reward', or another agent"
             )
+        if sees(self.agent) and self.online:
+            raise PixeltrajError(f"arm {self.name}: {self.agent} learns from frames of stores alone; give online=False")
+        if sees(self.agent) and self.augment is not None:
+            raise PixeltrajError(f"arm {self.name}: {self.agent} learns from no states that could be augmented")
         if self.settings.batch < 2:
             raise PixeltrajError(
                 f"batch is {self.settings.batch}; half of it is offline data, so it must be at least 2"
@@ -107,9 +111,27 @@ class Arm:
         return self.imagine is not None or bool(self.synthetic)
 
     def open(self, task: Task) -> tuple[list[Store], list[Store]]:
-        """Real and imagined stores. Raises PixeltrajError where one of them is not of the task."""
+        """Real and imagined stores. Raises PixeltrajError where one of them is not of the task, or has no frames for an
+        agent that learns from them."""
         real, synthetic = ([Store.open(path, task) for path in paths] for paths in (self.stores, self.synthetic))
+        if sees(self.agent):
+            self._require_frames(real, synthetic)
         return real, synthetic
+
+    def _require_frames(self, real: list[Store], synthetic: list[Store]) -> None:
+        for store in real:
+            store.require_frames()
+            if store.renderer != real[0].renderer:
+                raise PixeltrajError(
+                    f"arm {self.name}: {store.path} was rendered with {store.renderer}, {real[0].path} with "
+                    f"{real[0].renderer}; render them alike"
+                )
+        for store in synthetic:
+            if store.rendered < store.frame_count:
+                raise PixeltrajError(
+                    f"arm {self.name}: {store.path} shows {store.rendered} of {store.frame_count} states, and "
+                    f"{self.agent} learns from frames; give a store that `pixeltraj imagine {store.task.name}` filled"
+                )
 
 
 def described(value: Any) -> Any:

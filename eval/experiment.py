@@ -18,6 +18,8 @@ import tyro
 from tqdm import tqdm
 
 from pixeltraj.errors import PixeltrajError
+from pixeltraj.eval.agents.agent import MakeSight
+from pixeltraj.eval.agents.catalogue import sees
 from pixeltraj.eval.agents.rlpd import RLPDConfig
 from pixeltraj.eval.arm import Arm, MakeImagine, described
 from pixeltraj.eval.results import Result, difference, plot, summary, table, verdict
@@ -43,6 +45,8 @@ class Experiment:
     """Runs of each arm, from the seeds 0, 1, ..."""
     processes: int = 2
     """Runs at the same time, one thread each."""
+    sight: MakeSight | None = None
+    """What draws for agents that learn from frames: `pixeltraj.cli.sight.draw_alike`."""
 
     def check(self) -> None:
         """Raise PixeltrajError where the experiment cannot be run: before anything is written."""
@@ -57,6 +61,10 @@ class Experiment:
         for arm in self.arms:
             arm.check()
             arm.open(task)
+            if sees(arm.agent) and self.sight is None:
+                raise PixeltrajError(
+                    f"arm {arm.name}: {arm.agent} acts on frames, and nothing draws them; give the experiment a sight"
+                )
 
     def settings(self) -> dict[str, Any]:
         """What shapes the outcome, as JSON gives it back."""
@@ -195,7 +203,7 @@ def _work(experiment: Experiment, arm: Arm, seed: int, sender: Connection) -> No
     torch.set_num_threads(1)
     path = _result_path(experiment.out, arm.name, seed)
     try:
-        one = Run(experiment.course, experiment.task, arm, seed, path.with_suffix(".safetensors"))
+        one = Run(experiment.course, experiment.task, arm, seed, path.with_suffix(".safetensors"), experiment.sight)
         result = one.learn(sender.send)
         sender.send(experiment.course.steps)
         write_json(path, asdict(result))

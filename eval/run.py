@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from pixeltraj.errors import PixeltrajError
-from pixeltraj.eval.agents.agent import Played, Pretrained, no_data, symmetric
+from pixeltraj.eval.agents.agent import MakeSight, Played, Pretrained, Seeing, no_data, symmetric
 from pixeltraj.eval.agents.catalogue import make_agent
 from pixeltraj.eval.arm import Adaptive, Arm
 from pixeltraj.eval.results import Result
@@ -56,8 +56,11 @@ class Course:
 class Run:
     """One arm from one seed. Everything in it follows from the course, the arm and the seed."""
 
-    def __init__(self, course: Course, task: str, arm: Arm, seed: int, path: Path) -> None:
-        """path: of the checkpoint. Raises PixeltrajError where data or imagination cannot be used."""
+    def __init__(
+        self, course: Course, task: str, arm: Arm, seed: int, path: Path, sight: MakeSight | None = None
+    ) -> None:
+        """path: of the checkpoint. sight: for an agent that learns from frames. Raises PixeltrajError where data,
+        imagination or frames cannot be used."""
         self.course, self.arm, self.seed, self.path = course, arm, seed, path
         self.task = get_task(task)
         real, synthetic = arm.open(self.task)
@@ -67,6 +70,11 @@ class Run:
         self.rng = np.random.default_rng([seed, 0])
         rng = torch.Generator().manual_seed(seed)
         self.agent = make_agent(arm.agent, self.offline, rng, arm.config, self.task.returns)
+        self.synthetic = [store.trajectory(i) for store in synthetic for i in range(len(store))]
+        if isinstance(self.agent, Seeing):
+            assert sight and real[0].renderer
+            self.agent.see(sight(self.task, real[0].renderer), [*self.trajectories, *self.synthetic])
+            self.offline = self.agent.transitions(self.trajectories)
         self.simulator, self.arena = (self.agent.acting(self.task.make()) for _ in range(2))
         imagine = arm.imagine(self.task) if arm.imagine else None
         self.adaptive = imagine if isinstance(imagine, Adaptive) else None
@@ -74,12 +82,11 @@ class Run:
             self.adaptive.open(path.with_suffix(""), seed)
         self.buffer = ReplayBuffer(
             arm.buffer if arm.imagines else replace(arm.buffer, rho=0.0),
-            self.task.state_size,
+            self.agent.observation_size,
             self.agent.decision_size,
             np.random.default_rng([seed, 1]),
             self.agent.imagining(imagine) if imagine else None,
         )
-        self.synthetic = [store.trajectory(i) for store in synthetic for i in range(len(store))]
         self.symmetric = arm.symmetric and arm.online and len(self.trajectories) > 0
         self.augment = arm.augment.of(self.offline) if arm.augment else None
         self.step, self.episode, self.seconds = 0, 0, 0.0

@@ -16,13 +16,13 @@ class Batch(NamedTuple):
     """B transitions."""
 
     states: np.ndarray
-    """(B, S) float32"""
+    """(B, S) float32; for an agent that learns from frames (B, 2), the episode and the step that name them"""
     actions: np.ndarray
     """(B, A) float32 in [-1, 1]"""
     rewards: np.ndarray
     """(B,) float32"""
     next_states: np.ndarray
-    """(B, S) float32"""
+    """As `states`."""
     terminations: np.ndarray
     """(B,) bool: the next state has no value."""
     imagined: np.ndarray

@@ -1,6 +1,6 @@
 """Agent: what an experiment asks of every agent; and the batches that go in."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pixeltraj.replay_buffer import Batch, Imagine
 from pixeltraj.simulator import Simulator
+from pixeltraj.task import Task
 from pixeltraj.trajectory import Trajectory
 
 COLUMNS = ("states", "actions", "rewards", "next_states", "terminations", "imagined")
@@ -48,6 +49,9 @@ class Agent(Protocol):
     decision_size: int
     """Numbers of what it decides: those of an action, unless `acting` plays something else."""
 
+    observation_size: int
+    """Numbers of what it observes in a batch: those of a state, unless `transitions` says otherwise."""
+
     def acting(self, simulator: Simulator) -> Playing:
         """The simulator as it acts in it."""
 
@@ -87,6 +91,27 @@ class Pretrained(Agent, Protocol):
 
     def pretrain(self, trajectories: Sequence[Trajectory], rng: np.random.Generator) -> list[float]:
         """Learn from the actions alone. -> the loss of each step. `tensors` hold what was learned."""
+
+
+class Sight(Protocol):
+    """What draws the states that an agent acts in: a renderer."""
+
+    def frames(self, snapshots: Iterable[np.ndarray]) -> np.ndarray:
+        """(T, 84, 84, 3) uint8, one per full simulator state (Q,)."""
+
+
+MakeSight = Callable[[Task, dict[str, Any]], Sight]
+"""What makes a sight of a task whose frames can be mixed with a store's (`Store.renderer`), in the run's process: a
+function at the top of a module. Raises PixeltrajError where that cannot be."""
+
+
+@runtime_checkable
+class Seeing(Agent, Protocol):
+    """An agent that learns from frames, from data alone. Its batches name them, so that each is in memory once: states
+    are (B, 2), the episode and the step."""
+
+    def see(self, sight: Sight, episodes: Sequence[Trajectory]) -> None:
+        """Told before all else: what draws the states that it acts in, and all that it learns from, with frames."""
 
 
 def no_data(state_size: int, action_size: int) -> Batch:

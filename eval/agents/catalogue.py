@@ -7,6 +7,7 @@ import torch
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.eval.agents.agent import Agent
 from pixeltraj.eval.agents.bc import BC, BCConfig
+from pixeltraj.eval.agents.bc_pixels import BCPixels, BCPixelsConfig
 from pixeltraj.eval.agents.cql import CQL, CQLConfig
 from pixeltraj.eval.agents.diffusion_ql import DiffusionQL, DiffusionQLConfig
 from pixeltraj.eval.agents.iql import IQL, IQLConfig
@@ -29,7 +30,17 @@ AGENTS: dict[str, tuple[type[Any], type[Any]]] = {
     "cql": (CQL, CQLConfig),
     "diffusion_ql": (DiffusionQL, DiffusionQLConfig),
     "bc": (BC, BCConfig),
+    "bc_pixels": (BCPixels, BCPixelsConfig),
 }
+
+
+def sees(name: str) -> bool:
+    """Whether the agent learns from frames: `agent.Seeing`."""
+    return hasattr(AGENTS[name][0], "see")
+
+
+OF_STATES = tuple(name for name in AGENTS if not sees(name))
+"""The others."""
 
 
 def make_agent(

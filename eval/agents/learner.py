@@ -56,11 +56,15 @@ class Learner(nn.Module):
         states, actions, rewards, next_states, terminations = (torch.from_numpy(column) for column in batch[:5])
         return self.normalise(states), actions, rewards, self.normalise(next_states), terminations
 
-    # A decision is an action, unless an agent says otherwise
+    # A decision is an action, an observation a state, unless an agent says otherwise
 
     @property
     def decision_size(self) -> int:
         return self.action_size
+
+    @property
+    def observation_size(self) -> int:
+        return self.state_size
 
     def acting(self, simulator: Simulator) -> Playing:
         return simulator

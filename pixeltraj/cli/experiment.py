@@ -14,6 +14,7 @@ import tyro
 
 from pixeltraj.base import resolve
 from pixeltraj.cli.preparing import Preparation
+from pixeltraj.cli.sight import draw_alike
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.eval import comparison, tidy_table
 from pixeltraj.eval.experiment import Experiment
@@ -126,6 +127,7 @@ def learned(
         course=recipe.course(scale),
         seeds=config.seeds or scale.seeds,
         processes=config.processes,
+        sight=draw_alike,
     )
     done = run_experiment(experiment)["runs"]
     known = [{key: value for key, value in one.items() if key != "score"} for one in done]

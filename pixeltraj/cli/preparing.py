@@ -24,6 +24,7 @@ from pixeltraj.cli.synther import synthesize
 from pixeltraj.decode.decoder import CONFIG as DECODER_CONFIG
 from pixeltraj.decode.train import TrainConfig, train
 from pixeltraj.errors import PixeltrajError
+from pixeltraj.eval.agents.catalogue import sees
 from pixeltraj.eval.arm import Arm, MakeImagine
 from pixeltraj.eval.recipes.recipe import Adapt, Data, Dreamer, Dreamt, Sampled, Scale, Side, StateDreamer, Trial
 from pixeltraj.eval.state_level import StateLevelImagine
@@ -86,7 +87,7 @@ class Preparation:
             name=side.name,
             agent=side.agent,
             config=side.config,
-            stores=tuple(self.data(data) for data in side.data),
+            stores=tuple(self.data(data, drawn=sees(side.agent)) for data in side.data),
             synthetic=tuple(
                 self.dreamt(part) if isinstance(part, Dreamt) else self.sampled(part) for part in side.synthetic
             ),

@@ -8,9 +8,13 @@ import pytest
 
 from pixeltraj.cli import main
 from pixeltraj.cli.preparing import Preparation, first_transitions, mean_length
+from pixeltraj.cli.sight import draw_alike
 from pixeltraj.errors import PixeltrajError
+from pixeltraj.eval.agents.bc_pixels import BCPixelsConfig
+from pixeltraj.eval.experiment import Experiment, run
 from pixeltraj.eval.recipes import get_recipe
 from pixeltraj.eval.recipes.recipe import SMALL, SMOKE, Data, Dreamer, Dreamt, Side, StateDreamer, Trial
+from pixeltraj.eval.run import Course
 from pixeltraj.store import Store
 
 PUSH = Data("push-v3", "mine")
@@ -85,6 +89,27 @@ def test_smoke(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     capsys.readouterr()
     assert main(["small" if word == "smoke" else word for word in command]) == 2
     assert "another scale; give another --out" in capsys.readouterr().err
+
+
+def test_pixels_of_what_was_imagined(tmp_path: Path, store_path: Path, base_path: Path) -> None:
+    """Table 2's parts: drawn, imagined with frames, learned from, and acted on."""
+    given = tmp_path / "given"
+    given.mkdir()
+    (given / PUSH.name).symlink_to(store_path)
+    preparation = Preparation(replace(SMOKE, generated=5), tmp_path / "parts", given, str(base_path))
+    config = BCPixelsConfig(batch=8, channels=8, stack=2)
+    dreamt = Dreamt(Dreamer(PUSH, PUSH))
+    side = Side(name="a", agent="bc_pixels", config=config, data=(PUSH,), synthetic=(dreamt,), online=False)
+    experiment = Experiment(
+        task="push-v3",
+        arms=(preparation.arm(side),),
+        out=tmp_path / "out",
+        course=Course(steps=4, eval_every=4, eval_episodes=1),
+        seeds=1,
+        sight=draw_alike,
+    )
+    (done,) = run(experiment)["runs"]
+    assert done["imagined"] >= 5 and [step for step, _ in done["curve"]] == [0, 4]
 
 
 def test_dreamers_are_made_once(tmp_path: Path, store_path: Path, base_path: Path) -> None:

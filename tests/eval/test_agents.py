@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.eval.agents.agent import Agent, no_data, symmetric
-from pixeltraj.eval.agents.catalogue import AGENTS, make_agent
+from pixeltraj.eval.agents.catalogue import AGENTS, OF_STATES, make_agent
 from pixeltraj.replay_buffer import Batch
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -26,7 +26,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "bc": {},
 }
 UPDATES = 150
-CRITICS = [name for name in AGENTS if name != "bc"]
+CRITICS = [name for name in OF_STATES if name != "bc"]
 
 
 def random_batch(size: int, rng: np.random.Generator) -> Batch:
@@ -83,7 +83,7 @@ def test_clones_the_actions_of_the_data(deterministic: bool) -> None:
     assert agent.td_error(batch) is None
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", OF_STATES)
 def test_saved_and_resumed_equals_unbroken(name: str, tmp_path) -> None:
     def train(agent: Agent, seeds: range) -> None:
         for seed in seeds:
@@ -138,7 +138,7 @@ def test_asking_for_the_error_changes_nothing(name: str) -> None:
     assert all(torch.equal(before[key], value) for key, value in agent.tensors().items())
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", OF_STATES)
 def test_bfloat16_is_near(name: str) -> None:
     batch = random_batch(64, np.random.default_rng(0))
     exact, near = make(name, batch), make(name, batch, bf16=True)

@@ -102,11 +102,11 @@ def config(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Eval
         store=store,
         out=tmp_path / "out",
         seeds=1,
-        steps=400,
+        steps=200,
         offline_updates=5,
-        eval_every=200,
+        eval_every=100,
         eval_episodes=1,
-        checkpoint_every=60,
+        checkpoint_every=30,
         agent=RLPDConfig(hidden=8, batch=8),
         buffer=ReplayBufferConfig(imagine_batch=4, expected_length=2.0),
     )
@@ -152,7 +152,7 @@ def test_resumed_agent_equals_unbroken(config: EvalConfig, dreams) -> None:
         pass
 
     def stop(step: int) -> None:
-        if step >= 300:
+        if step >= 150:
             raise Stop
 
     whole = one(replace(config, out=config.out / "whole"), dreams.Still())

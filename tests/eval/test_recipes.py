@@ -18,7 +18,7 @@ def test_tables_and_figures_of_the_paper() -> None:
     figures = {int(name.removeprefix("figure").split("-")[0]) for name in RECIPES if name.startswith("figure")}
     tables = {int(name.removeprefix("table").split("-")[0]) for name in RECIPES if name.startswith("table")}
     assert figures == set(range(3, 12))
-    assert tables == {1, 4, 5}  # Table 2 needs an agent that learns from pixels
+    assert tables == {1, 2, 4, 5}
     assert all(name in overview() for name in RECIPES)
 
 
@@ -62,6 +62,10 @@ def test_numbers_of_the_paper() -> None:
     assert table["HalfCheetah-v5-medium"]["td3_bc+imagination"] == 52.3
     assert table["Hopper-v5-medium-replay"]["iql+synther"] == 103.2
     assert table["Walker2d-v5-random"]["iql+imagination"] == 4.3
+    pixels = {trial.name: trial.paper for trial in get_recipe("table2-pixels").trials(PAPER)}
+    assert len(pixels) == 8
+    assert pixels["Walker2d-v5-medium-replay"] == {"bc_pixels": 16.5, "bc_pixels+imagination": 17.7}
+    assert pixels["HalfCheetah-v5-expert"] == {"bc_pixels": 67.4, "bc_pixels+imagination": 85.3}
     ladder = {trial.panel: trial.paper for trial in get_recipe("table5-ladder").trials(PAPER)}
     assert ladder["Multitask"] == {
         "synther": 0.57, "transition": 0.60, "trajectory": 0.72, "condition": 0.75, "full": 0.77,
