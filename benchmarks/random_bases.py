@@ -74,8 +74,8 @@ SHAPES = {
 def write_random_base(shape: Shape, path: Path, seed: int = 0) -> Path:
     """A folder in diffusers' layout, float32 -> its path. One part after the other is in memory."""
     torch.manual_seed(seed)
+    make_vae(shape).save_pretrained(path / "vae")  # first, so that those of one seed and shape are the same
     make_unet(shape).save_pretrained(path / "unet")
-    make_vae(shape).save_pretrained(path / "vae")
     make_text_encoder(shape).save_pretrained(path / "text_encoder")
     tokenizer = make_tokenizer(["push the red puck to the goal on the table"], path / "tokenizer")
     tokenizer.model_max_length = TOKENS

@@ -5,6 +5,7 @@ import sys
 
 import torch
 import tyro
+from accelerate import PartialState
 
 from pixeltraj.cli import guarded
 from pixeltraj.finetune.train import FinetuneConfig, finetune
@@ -16,7 +17,7 @@ def main() -> int:
     config = tyro.cli(FinetuneConfig, prog="pixeltraj.finetune", description=__doc__)
     result = finetune(config)
     keys = ("steps", "loss_before", "loss_after", "heldout_loss_before", "heldout_loss_after")
-    print(json.dumps({key: result[key] for key in keys}))
+    PartialState().print(json.dumps({key: result[key] for key in keys}))  # once, whatever the number of processes
     return 0
 
 

@@ -13,14 +13,15 @@ from pixeltraj.errors import PixeltrajError
 from pixeltraj.finetune.attention import AttentionKind, attend, require_xformers
 from pixeltraj.generator import Generator
 
-Precision = Literal["bf16", "fp32"]
+Precision = Literal["bf16", "fp16", "fp32"]
+HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
 class Computing:
     precision: Precision = "bf16"
     """bf16: products, and the frozen weights that they are made of, in bfloat16; the LoRA and its optimizer in float32
-    all the same. fp32: everything in float32."""
+    all the same. fp16: in float16, with the loss scaled, for GPUs without bfloat16. fp32: everything in float32."""
     attention: AttentionKind = "auto"
     """sdpa: what PyTorch chooses; xformers: it, if it works here; auto: sdpa, but plainly computed where a CPU is
     faster that way."""
@@ -48,8 +49,8 @@ class Computing:
         if self.attention == "xformers":
             require_xformers(next(unet.parameters()).device)
             unet.enable_xformers_memory_efficient_attention()
-        if self.precision == "bf16":
-            halve(unet)
+        if self.precision in HALVES:
+            halve(unet, HALVES[self.precision])
         if self.checkpointing:
             unet.enable_gradient_checkpointing()
         if self.channels_last:
@@ -61,24 +62,30 @@ class Computing:
         adam: Callable[..., torch.optim.Optimizer] = _adam_8bit() if self.adam_8bit else torch.optim.AdamW
         return adam(parameters, lr=lr, weight_decay=1e-2)
 
+    def scaler(self, device: torch.device) -> torch.amp.GradScaler:
+        """Around backward pass and step; it does something in float16 only, whose small gradients would vanish."""
+        return torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
+
     @contextmanager
     def around(self, generator: Generator) -> Iterator[None]:
         """A forward pass of the generator's U-Net stands inside."""
-        half = self.precision == "bf16"
+        half = HALVES.get(self.precision)
+        device = next(generator.unet.parameters()).device  # diffusers' own property asks every layer for hooks
         # what is computed again is computed outside, with PyTorch's choice, and has to be the same
         kind = "sdpa" if self.checkpointing else self.attention
         with (
-            torch.autocast(generator.unet.device.type, torch.bfloat16, enabled=half),
-            attend(kind, generator.k, generator.unet.device),
+            torch.autocast(device.type, half, enabled=half is not None),
+            attend(kind, generator.k, device),
         ):
             yield
 
 
-def halve(unet: nn.Module) -> None:
-    """Frozen weights of convolutions and linear layers in bfloat16: what autocast would make of them in every pass."""
+def halve(unet: nn.Module, half: torch.dtype) -> None:
+    """Frozen weights of convolutions and linear layers in half precision: what autocast would make of them in every
+    pass."""
     for module in unet.modules():
         if isinstance(module, nn.Conv2d | nn.Linear) and not any(p.requires_grad for p in module.parameters()):
-            module.to(torch.bfloat16)
+            module.to(half)
 
 
 def _adam_8bit() -> Callable[..., torch.optim.Optimizer]:

@@ -27,7 +27,7 @@ class Conditions:
 
     def embed(self, generator: Generator, rows: np.ndarray, told: np.ndarray, stated: bool) -> Tensor:
         """(B, L, D) for the first rows (B,) of windows; told (B,) bool: which of them get their prompt."""
-        device = generator.unet.device
+        device = next(generator.unet.parameters()).device
         words = self._words(generator, np.where(told, self.which[rows], 0)).to(device)
         if generator.base.state_encoder is None:
             return words

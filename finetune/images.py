@@ -19,6 +19,13 @@ Windows = dict[int, np.ndarray]
 """For each k (W, k) rows."""
 
 
+def split_windows(store: Store, lengths: tuple[int, ...]) -> tuple[Windows, Windows]:
+    """Rows to train on, and held out ones to measure with. Raises PixeltrajError where there are none."""
+    require_windows(store, lengths)
+    train, heldout = ({k: store_windows(store, k, part) for k in lengths} for part in store.split())
+    return train, heldout
+
+
 @dataclass(frozen=True)
 class Prior:
     """Data that the base was trained on, mixed in so that it is not forgotten."""

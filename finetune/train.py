@@ -1,14 +1,12 @@
 """LoRA fine-tuning of a base on the k-frame images of a store."""
 
 from dataclasses import asdict, dataclass, field, fields
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 import tyro
-from accelerate import Accelerator, InitProcessGroupKwargs
 from diffusers.training_utils import EMAModel
 from tqdm import tqdm
 
@@ -20,27 +18,25 @@ from pixeltraj.finetune.card import write_card
 from pixeltraj.finetune.computing import Computing
 from pixeltraj.finetune.conditions import Conditions
 from pixeltraj.finetune.evaluation import Course, Evaluation
-from pixeltraj.finetune.images import Batch, Images, Prior, Windows
+from pixeltraj.finetune.images import Batch, Images, Prior, Windows, split_windows
 from pixeltraj.finetune.lora import Lora, fold, unfold
 from pixeltraj.finetune.loss import diffusion_loss, draw_length, grids, learning_rate, motion_weight
+from pixeltraj.finetune.processes import Processes, check_launch
 from pixeltraj.finetune.weights import (
     read_weights,
     restore_weights,
     trainable_state_encoder,
     trained_parameters,
     trained_weights,
-    write_lora,
+    write_weights,
 )
 from pixeltraj.generator import CONFIG_FILE, Generator
 from pixeltraj.grid import Grid
 from pixeltraj.prompt import PromptKind
 from pixeltraj.store import Store
-from pixeltraj.windows import require_windows, store_windows
 
 CHECKPOINT_EVERY = 50
 READ_EVERY = 10
-FIRST_LATENTS = timedelta(hours=3)
-"""How long other processes wait for the first one, which encodes the frames."""
 ADDED = ("start", "ema", "min_snr", "lora", "computing", "prior")
 """Settings that there once were not: at their defaults they are not told, so that what was trained before stays the
 same run."""
@@ -119,6 +115,7 @@ def finetune(config: FinetuneConfig, windows: Windows | None = None) -> dict[str
     Multi-process under `accelerate launch`: the processes share the images of a step, the first one writes.
     """
     config.check()
+    check_launch(config.computing)
     settings = config.settings()
     if (config.out / CONFIG_FILE).exists():
         done = read_json(config.out / CONFIG_FILE, "fine-tuned LoRA")
@@ -127,14 +124,16 @@ def finetune(config: FinetuneConfig, windows: Windows | None = None) -> dict[str
         return done
     store = Store.open(config.store)
     store.require_frames()
-    training, measured = _windows(store, config.k) if windows is None else (windows, windows)
+    training, measured = split_windows(store, config.k) if windows is None else (windows, windows)
     lengths = tuple(k for k in config.k if len(training[k]))
     stores = [store, *config.prior.open(lengths)]
     base = Base.load(config.base)
     generator = Generator(base, config.k[0], base.identity, config.k, config.prompt)
-    accelerator = _accelerator(config.computing.accumulate)
-    device, processes = accelerator.device, accelerator.num_processes
-    generator.embed([prompt for each in stores for prompt in each.task.prompts])  # a prompt that is too long is told here
+    processes = Processes(config.computing.accumulate)
+    accelerator = processes.accelerator
+    device, count = accelerator.device, accelerator.num_processes
+    # a prompt that is too long is told here
+    generator.embed([prompt for each in stores for prompt in each.task.prompts])
     base.vae.to(device)
     with accelerator.main_process_first():
         images = Images(stores, base, training, config.prior.share)
@@ -150,24 +149,24 @@ def finetune(config: FinetuneConfig, windows: Windows | None = None) -> dict[str
         unfold(base)
     config.computing.prepare(base.unet)
     base.text_encoder.to(device)
-    parameters = trained_parameters(base)
-    optimizer = config.computing.optimizer(parameters, config.lr)
-    average = EMAModel(parameters, decay=config.ema) if config.ema else None
-    checkpoint = Checkpoint(config.out / "checkpoint", settings | ({"processes": processes} if processes > 1 else {}))
+    checkpoint = Checkpoint(config.out / "checkpoint", settings | ({"processes": count} if count > 1 else {}))
     step, states = checkpoint.load()
     if states:
         restore_weights(base, states["lora"])
-        optimizer.load_state_dict(states["optimizer"])
-        if average:
-            average.load_state_dict(states["average"])
-            average.to(device)
     conditions = Conditions(stores, generator, learning=config.lora.text_encoder)
     if not config.lora.text_encoder:
         base.text_encoder.cpu()
     check = Evaluation(images, {k: measured[k] for k in lengths}, conditions, config.seed, config.computing)
     before = states["heldout_loss_before"] if states else check.losses(generator)
     course = Course(accelerator, states.get("losses", []))
-    models, optimizer = _prepare(base, optimizer, accelerator, text=config.lora.text_encoder)
+    models = processes.wrap(base, text=config.lora.text_encoder)
+    parameters = trained_parameters(base)
+    optimizer = accelerator.prepare_optimizer(config.computing.optimizer(parameters, config.lr))
+    average = EMAModel(parameters, decay=config.ema) if config.ema else None
+    scaler = config.computing.scaler(device)
+    if states:
+        processes.restore(states, parameters, optimizer, average)
+        scaler.load_state_dict(states.get("scaler", {}))
     base.unet.train()
     bar = tqdm(
         range(step, config.steps),
@@ -177,7 +176,7 @@ def finetune(config: FinetuneConfig, windows: Windows | None = None) -> dict[str
         unit="step",
         disable=windows is not None or not accelerator.is_main_process,
     )
-    parts = processes * config.computing.accumulate
+    parts = count * config.computing.accumulate
     for step in bar:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config.lr, step, config.steps)
@@ -188,36 +187,38 @@ def finetune(config: FinetuneConfig, windows: Windows | None = None) -> dict[str
         motion = motion_weight(current.grid, images.tiles(batch.rows)).mean().to(device) if parts > 1 else None
         total = torch.zeros((), device=device)
         for i in range(config.computing.accumulate):
-            part = batch.part(i * processes + accelerator.process_index, parts)
+            part = batch.part(i * count + accelerator.process_index, parts)
             with accelerator.accumulate(*models):
                 tiles = images.tiles(part.rows).to(device)
                 embedding = conditions.embed(current, part.rows[:, 0], part.told, part.stated)
                 loss = diffusion_loss(current, tiles, embedding, part.noise, config.computing, config.min_snr, motion)
-                accelerator.backward(loss)
+                accelerator.backward(scaler.scale(loss))
                 if accelerator.sync_gradients:
+                    scaler.unscale_(optimizer)
                     accelerator.clip_grad_norm_(parameters, 1.0)
-                optimizer.step()
-                optimizer.zero_grad()
+                    scaler.step(optimizer)
+                    scaler.update()
+                    optimizer.zero_grad()
             total += loss.detach() / config.computing.accumulate
         course.add(total)
         if average:
             average.step(parameters)
         if (step + 1) % READ_EVERY == 0:
             bar.set_postfix(loss=f"{np.mean(course.read()[-50:]):.4f}", refresh=False)
-        if (step + 1) % CHECKPOINT_EVERY == 0 and accelerator.is_main_process:
-            checkpoint.save(
-                step + 1,
-                lora=trained_weights(base, accelerator),
-                optimizer=optimizer.state_dict(),
-                heldout_loss_before=before,
-                losses=course.losses,
-                **({"average": average.state_dict()} if average else {}),
-            )
+        if (step + 1) % CHECKPOINT_EVERY == 0:
+            learned = {"lora": trained_weights(base, accelerator), "optimizer": optimizer.state_dict()}
+            learned |= {"average": average.state_dict()} if average else {}
+            learned |= {"scaler": scaler.state_dict()} if scaler.is_enabled() else {}
+            learned |= {"heldout_loss_before": before, "losses": course.read()}
+            learned = processes.whole(learned)
+            if accelerator.is_main_process:
+                checkpoint.save(step + 1, **learned)
     losses = course.read()
     accelerator.wait_for_everyone()
-    _unwrap(base, accelerator)
+    processes.unwrap(base)
     if average:
         average.copy_to(parameters)
+    fold(base)
     after = check.losses(generator)
     name = "heldout_loss" if windows is None else "chosen_loss"
     result: dict[str, Any] = {
@@ -230,7 +231,7 @@ def finetune(config: FinetuneConfig, windows: Windows | None = None) -> dict[str
         "fingerprint": store.task.fingerprint(),
         "widened": base.widened,
         "steps": config.steps,
-        "processes": processes,
+        "processes": count,
         "loss_before": float(np.mean(losses[:20])),
         "loss_after": float(np.mean(losses[-50:])),
         f"{name}_before": float(np.mean(before)),
@@ -238,49 +239,10 @@ def finetune(config: FinetuneConfig, windows: Windows | None = None) -> dict[str
         f"{name}_after_by_k": dict(zip(map(str, lengths), after)),
         "provenance": provenance(store=store.attributes["provenance"], renderer=store.renderer),
     }
+    weights = processes.whole(trained_weights(base, accelerator))
     if accelerator.is_main_process:
-        fold(base)
-        write_lora(base, config.out)
+        write_weights(weights, config.out)
         write_card(base, result, config.out)
         write_json(config.out / CONFIG_FILE, result)
         checkpoint.remove()
     return result
-
-
-def _accelerator(accumulate: int) -> Accelerator:
-    """Without a GPU on the CPU, several processes too, however they were launched. Precision is `Computing`'s."""
-    return Accelerator(
-        gradient_accumulation_steps=accumulate,
-        mixed_precision="no",
-        cpu=not torch.accelerator.is_available(),
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=FIRST_LATENTS)],
-    )
-
-
-def _prepare(
-    base: Base, optimizer: torch.optim.Optimizer, accelerator: Accelerator, text: bool
-) -> tuple[list[Any], torch.optim.Optimizer]:
-    """Everything that is trained as accelerate wants it; the models, and the optimizer."""
-    base.unet, optimizer = accelerator.prepare(base.unet, optimizer)
-    models = [base.unet]
-    if base.state_encoder is not None:
-        base.state_encoder = accelerator.prepare(base.state_encoder)
-        models.append(base.state_encoder)
-    if text:
-        base.text_encoder = accelerator.prepare(base.text_encoder)
-        models.append(base.text_encoder)
-    return models, optimizer
-
-
-def _unwrap(base: Base, accelerator: Accelerator) -> None:
-    base.unet = accelerator.unwrap_model(base.unet).eval()
-    base.text_encoder = accelerator.unwrap_model(base.text_encoder)
-    if base.state_encoder is not None:
-        base.state_encoder = accelerator.unwrap_model(base.state_encoder).eval()
-
-
-def _windows(store: Store, lengths: tuple[int, ...]) -> tuple[Windows, Windows]:
-    """Rows to train on, and held out ones to measure with. Raises PixeltrajError where there are none."""
-    require_windows(store, lengths)
-    train, heldout = ({k: store_windows(store, k, part) for k in lengths} for part in store.split())
-    return train, heldout

@@ -63,13 +63,18 @@ def trained_weights(base: Base, accelerator: Accelerator) -> dict[str, dict[str,
 
 
 def read_weights(base: Base, folder: Path, prompt: PromptKind) -> dict[str, dict[str, Tensor]]:
-    """What `write_lora` wrote, as `trained_weights` has it.
+    """What `write_weights` wrote, as `trained_weights` has it.
 
     Raises PixeltrajError unless it was trained on this base, told the same, and every tensor has its place.
     """
     config = read_json(folder / CONFIG_FILE, "fine-tuned LoRA")
     if config["base"] != base.identity:
         raise PixeltrajError(f"the LoRA in {folder} was trained on another base than {base.path}; start from one of it")
+    if "distilled" in config:
+        raise PixeltrajError(
+            f"the LoRA in {folder} is distilled, which more fine-tuning would undo; start from the one that it was "
+            f"distilled from"
+        )
     if config["prompt"] != prompt or config["states"] != (base.state_encoder is not None):
         raise PixeltrajError(
             f"the LoRA in {folder} was trained with prompt {config['prompt']} and states {config['states']}; go on "
@@ -104,18 +109,22 @@ def restore_weights(base: Base, weights: dict[str, dict[str, Tensor]]) -> None:
         part.load_state_dict(weights[name])
 
 
-def write_lora(base: Base, out: Path) -> None:
-    """LORA_FILE as diffusers writes it; beside it what diffusers' LoRA loader could not take: the widened conv_in and
-    the state encoder, where there are any."""
-    for name, part in whole_parts(base).items():
-        tensors = {key: value.detach().contiguous() for key, value in part.state_dict().items()}
-        write_whole(out / name, partial(save_file, tensors))
+def write_weights(weights: dict[str, dict[str, Tensor]], out: Path) -> None:
+    """What `trained_weights` has: LORA_FILE as diffusers writes it; beside it what diffusers' LoRA loader could not
+    take: the widened conv_in and the state encoder, where there are any."""
+    for name in set(weights) - {LORA_FILE}:
+        write_whole(out / name, partial(save_file, {key: value.contiguous() for key, value in weights[name].items()}))
+    write_layers(weights[LORA_FILE], out)
+
+
+def write_layers(lora: dict[str, Tensor], out: Path) -> None:
+    """LORA_FILE; lora: by the names that diffusers gives them."""
 
     def save(beside: Path) -> None:
-        layers = {
-            f"{name}_lora_layers": {key: value.contiguous() for key, value in get_peft_model_state_dict(model).items()}
-            for name, model in _adapted(base).items()
-        }
+        layers: dict[str, dict[str, Tensor]] = {}
+        for name, value in lora.items():
+            model, _, key = name.partition(".")
+            layers.setdefault(f"{model}_lora_layers", {})[key] = value.contiguous()
         StableDiffusionPipeline.save_lora_weights(beside.parent, **layers, weight_name=beside.name)
 
     write_whole(out / LORA_FILE, save)

@@ -1,11 +1,14 @@
 """A small rendered store and a small base with random weights: real files, made once a test session."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from pixeltraj.base import Base
+from pixeltraj.decode.train import TrainConfig, train
+from pixeltraj.finetune import evaluation
 from pixeltraj.finetune.pretrain import make_noise_scheduler, make_unet, write_base
 from pixeltraj.finetune.text import make_text_encoder, make_tokenizer
 from pixeltraj.finetune.vae import VAEConfig, make_vae
@@ -14,6 +17,9 @@ from pixeltraj.render.render import RenderConfig, render
 from pixeltraj.store import Store
 
 torch.set_num_threads(1)
+
+QUICK = {"steps": 2, "head_steps": 2, "batch": 4, "copies": 1, "windows": 40}
+"""Of a decoder's training: all that it does, on few windows."""
 
 
 @pytest.fixture(scope="session")
@@ -47,10 +53,26 @@ def base(base_path: Path) -> Base:
     return Base.load(str(base_path))
 
 
-def small_base(path: Path, channels: int) -> Path:
+@pytest.fixture(scope="module")
+def few_windows() -> Iterator[None]:
+    """Fine-tunings of a few steps are measured on few windows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "HELDOUT_WINDOWS", 16)
+        yield
+
+
+@pytest.fixture(scope="session")
+def decoder_path(store_path: Path, base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A decoder of k=5 that was hardly trained. Do not write into it."""
+    folder = tmp_path_factory.mktemp("decoders") / "decoder"
+    train(TrainConfig(store_path, folder, str(base_path), k=(5,), **QUICK))
+    return folder
+
+
+def small_base(path: Path, channels: int, widths: tuple[int, ...] = (8, 16)) -> Path:
     tokenizer = make_tokenizer(["push the red puck to the goal on the table"], path / "tokenizer")
     vae = make_vae(VAEConfig(channels=(8, 8, 8, 8)))
     torch.manual_seed(0)
-    text_encoder, unet = make_text_encoder(tokenizer), make_unet((8, 16), 5, in_channels=channels)
+    text_encoder, unet = make_text_encoder(tokenizer), make_unet(widths, 5, in_channels=channels)
     write_base(path, vae, unet, text_encoder, tokenizer, make_noise_scheduler())
     return path

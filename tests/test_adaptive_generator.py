@@ -15,7 +15,7 @@ LENGTHS = (5, 10)
 
 
 @pytest.fixture(scope="module")
-def loras(store_path: Path, base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def loras(store_path: Path, base_path: Path, tmp_path_factory: pytest.TempPathFactory, few_windows: None) -> list[Path]:
     folder = tmp_path_factory.mktemp("loras")
     for name, seed, k in (("old", 0, LENGTHS), ("new", 1, LENGTHS), ("short", 2, (5,))):
         finetune(FinetuneConfig(store_path, folder / name, str(base_path), k, steps=3, batch=2, lr=5e-2, seed=seed))

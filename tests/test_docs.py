@@ -3,15 +3,20 @@
 import re
 import shlex
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tyro
+
+from pixeltraj.cli import main
+from pixeltraj.finetune.train import FinetuneConfig, finetune
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 RENDERING = (ROOT / "docs" / "rendering.md").read_text()
 
+LAUNCH = "accelerate launch -m pixeltraj.finetune "
 # What makes each command small enough for a test.
 SMALL = {
     "pixeltraj collect": "--episodes 5 --max-steps 8",
@@ -19,8 +24,8 @@ SMALL = {
     "pixeltraj camera": "--episodes 1",
     "pixeltraj export": "",
     "pixeltraj import": "",
-    "accelerate launch": "--steps 2 --batch 2 --rank 2 --base {base}",
-    "pixeltraj decode": "--steps 2 --head-steps 2 --base {base}",
+    LAUNCH: "--steps 2 --batch 2 --rank 2 --base {base}",
+    "pixeltraj decode": "--steps 2 --head-steps 2 --batch 4 --copies 1 --windows 40 --base {base}",
     "pixeltraj imagine": "--n 4 --base {base}",
     "pixeltraj audit": "",
     "pixeltraj report": "--base {base}",
@@ -34,36 +39,33 @@ def block(text: str, name: str) -> str:
     return found[1]
 
 
-def run_commands(shell: str, base_path: Path, tmp_path: Path) -> None:
-    for command in (line for line in shell.splitlines() if line and not line.startswith("#")):
-        start = next(key for key in SMALL if command.startswith(key))
-        words = shlex.split(f"{command} {SMALL[start].format(base=base_path)}")
-        if words[0] == "pixeltraj":
-            words = [sys.executable, "-m", "pixeltraj", *words[1:]]
-        else:
-            launcher = [
-                sys.executable,
-                "-m",
-                "accelerate.commands.launch",
-                "--cpu",
-                "--num_cpu_threads_per_process",
-                "1",
-            ]
-            words = [*launcher, *words[2:]]
-        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"
+@pytest.fixture
+def run_commands(base_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Runs a block's commands in tmp_path, all in this process; tests/cli/test_demo.py starts the launcher."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(shell: str) -> None:
+        for command in (line for line in shell.splitlines() if line and not line.startswith("#")):
+            start = next(key for key in SMALL if command.startswith(key))
+            words = shlex.split(f"{command} {SMALL[start].format(base=base_path)}")
+            if start == LAUNCH:
+                finetune(tyro.cli(FinetuneConfig, args=words[4:]))
+            else:
+                assert words[0] == "pixeltraj" and main(words[1:]) == 0, command
+
+    return run
 
 
-def test_every_stage_of_the_readme_runs(base_path: Path, tmp_path: Path) -> None:
-    run_commands(block(README, "stages"), base_path, tmp_path)
+def test_every_stage_of_the_readme_runs(run_commands: Callable[[str], None], tmp_path: Path) -> None:
+    run_commands(block(README, "stages"))
     runs = tmp_path / "runs"
     pictures, lora = ("imagined.png", "imagined.mp4"), "lora/pytorch_lora_weights.safetensors"
     for made in (lora, *pictures, "report/report.html", "eval/results.json"):
         assert (runs / made).stat().st_size > 0, made
 
 
-def test_rendering_importing_and_exporting_run(base_path: Path, tmp_path: Path) -> None:
-    run_commands(block(RENDERING, "exchange"), base_path, tmp_path)
+def test_rendering_importing_and_exporting_run(run_commands: Callable[[str], None], tmp_path: Path) -> None:
+    run_commands(block(RENDERING, "exchange"))
     assert len(list((tmp_path / "runs" / "images" / "train").glob("*.png"))) > 4
 
 

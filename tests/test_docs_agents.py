@@ -10,6 +10,7 @@ import pytest
 from pixeltraj.cli import main
 from pixeltraj.decode.train import TrainConfig, train
 from pixeltraj.finetune.train import FinetuneConfig, finetune
+from tests.conftest import QUICK
 
 PAGE = (Path(__file__).parents[1] / "docs" / "agents.md").read_text()
 SMALL = {
@@ -26,8 +27,7 @@ def folder(store_path: Path, base_path: Path, tmp_path_factory: pytest.TempPathF
     runs, base = folder / "runs", str(base_path)
     runs.mkdir()
     finetune(FinetuneConfig(store_path, runs / "lora", base=base, steps=2, batch=2, rank=2))
-    small = {"steps": 2, "head_steps": 2, "batch": 2, "copies": 1}
-    train(TrainConfig(store_path, runs / "decoder", base=base, lora=runs / "lora", **small))
+    train(TrainConfig(store_path, runs / "decoder", base=base, lora=runs / "lora", **QUICK))
     of = f"--from {store_path} --lora {runs / 'lora'} --decoder {runs / 'decoder'} --base {base}"
     assert main(f"imagine push-v3 {of} --n 4 --out {runs / 'imagined'}".split()) == 0
     return folder

@@ -16,14 +16,13 @@ from pixeltraj.generator import Generator
 from pixeltraj.imaginer import Imaginer, Start
 from pixeltraj.state_encoder import StateEncoder
 from pixeltraj.store import Store
+from tests.conftest import QUICK
 
 
 @pytest.fixture(scope="module")
-def imaginer(store_path: Path, base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Imaginer:
-    folder = tmp_path_factory.mktemp("decoder") / "decoder"
-    train(TrainConfig(store_path, folder, str(base_path), k=(5,), steps=2, head_steps=2))
+def imaginer(decoder_path: Path, base_path: Path) -> Imaginer:
     generator = Generator.load(Base.load(str(base_path)))
-    return Imaginer(generator, Decoder.load(folder, generator), num_inference_steps=2, batch=2)
+    return Imaginer(generator, Decoder.load(decoder_path, generator), num_inference_steps=2, batch=2)
 
 
 def starts(store: Store, rows: range) -> list[Start]:
@@ -90,8 +89,8 @@ def test_one_generator_and_one_decoder_imagine_every_length_they_were_trained_fo
     store_path: Path, base_path: Path, store: Store, tmp_path: Path
 ) -> None:
     finetune(FinetuneConfig(store_path, tmp_path / "lora", str(base_path), k=(5, 15), steps=4, batch=2, rank=2))
-    config = TrainConfig(store_path, tmp_path / "decoder", str(base_path), tmp_path / "lora", steps=2, head_steps=4)
-    train(config)
+    quick = QUICK | {"head_steps": 4}  # two of each length
+    train(TrainConfig(store_path, tmp_path / "decoder", str(base_path), tmp_path / "lora", **quick))
     made = read_json(tmp_path / "decoder" / "config.json", "decoder")
     assert made["k"] == [5, 15] and set(made["metrics"]["by_k"]) == {"5", "15"}
     for k in (5, 15):
@@ -113,11 +112,10 @@ def test_one_generator_and_one_decoder_imagine_every_length_they_were_trained_fo
 
 
 def test_a_decoder_refuses_lengths_it_was_not_trained_to_read(
-    store_path: Path, base_path: Path, store: Store, tmp_path: Path
+    decoder_path: Path, base_path: Path, store: Store
 ) -> None:
-    train(TrainConfig(store_path, tmp_path / "decoder", str(base_path), k=(5,), steps=1, head_steps=1))
     generator = Generator.load(Base.load(str(base_path)), k=10)
     with pytest.raises(PixeltrajError, match="trained to read k=5, not k=10; train it again with --k 10"):
-        Decoder.load(tmp_path / "decoder", generator)
-    imaginer = Imaginer(generator.at(5), Decoder.load(tmp_path / "decoder", generator.at(5)), num_inference_steps=1)
+        Decoder.load(decoder_path, generator)
+    imaginer = Imaginer(generator.at(5), Decoder.load(decoder_path, generator.at(5)), num_inference_steps=1)
     assert len(imaginer.imagine(starts(store, range(1)), seeded(0))[0]) <= 4

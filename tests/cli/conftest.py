@@ -1,4 +1,4 @@
-"""A decoder, servers of `pixeltraj view`, and a real browser to open their page in."""
+"""Servers of `pixeltraj view`, and a real browser to open their page in."""
 
 import json
 import os
@@ -15,17 +15,9 @@ import pytest
 
 from pixeltraj.cli.view import Config, serve
 from pixeltraj.cli.view_server import ViewServer
-from pixeltraj.decode.train import TrainConfig, train
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 MIDDLE = "(b => [b.x + b.width / 2, b.y + b.height / 2])(document.querySelector('{}').getBoundingClientRect())"
-
-
-@pytest.fixture(scope="session")
-def decoder_path(store_path: Path, base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("decoders") / "decoder"
-    train(TrainConfig(store_path, folder, str(base_path), k=(5,), steps=2, head_steps=2))
-    return folder
 
 
 @pytest.fixture(scope="module")

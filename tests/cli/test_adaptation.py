@@ -30,12 +30,13 @@ from pixeltraj.render.backends import open_renderer
 from pixeltraj.replay_buffer import ReplayBufferConfig
 from pixeltraj.store import Store
 from pixeltraj.tasks import get_task
+from tests.conftest import QUICK
 
 COURSE = Course(steps=60, offline_updates=2, eval_every=60, eval_episodes=1, checkpoint_every=1)
 
 
 @pytest.fixture(scope="module")
-def lora(store_path: Path, base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lora(store_path: Path, base_path: Path, tmp_path_factory: pytest.TempPathFactory, few_windows: None) -> Path:
     out = tmp_path_factory.mktemp("adaptation") / "lora"
     finetune(FinetuneConfig(store_path, out, str(base_path), steps=2, batch=2, rank=2))
     return out
@@ -44,7 +45,7 @@ def lora(store_path: Path, base_path: Path, tmp_path_factory: pytest.TempPathFac
 @pytest.fixture(scope="module")
 def imagine(lora: Path, base_path: Path, store_path: Path) -> ImagineConfig:
     decoder = lora.parent / "decoder"
-    train(TrainConfig(store_path, decoder, str(base_path), lora, k=(5,), steps=2, head_steps=2))
+    train(TrainConfig(store_path, decoder, str(base_path), lora, k=(5,), **QUICK))
     return ImagineConfig(decoder, lora, str(base_path))
 
 

@@ -1,6 +1,5 @@
 """Doctor: what it says is what is so, and what breaks becomes a line with a fix."""
 
-import subprocess
 import sys
 import types
 from collections import namedtuple
@@ -11,21 +10,20 @@ import pytest
 from PIL import Image
 
 from pixeltraj import base_sources
-from pixeltraj.cli import doctor, drawing
+from pixeltraj.cli import doctor, drawing, main
 from pixeltraj.cli.finding import Finding
 from pixeltraj.files import read_json
 
 
-def test_a_whole_examination(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pixeltraj", "doctor", "--out", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True)
+def test_a_whole_examination(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    status, said = main(["doctor", "--out", str(tmp_path)]), capfd.readouterr()
     findings = {finding["name"]: finding for finding in read_json(tmp_path / "doctor.json", "findings")}
     assert list(findings) == ["GL", "mujoco", "ray", "pyrender", "torch", "sdpa", "xformers", "base", "hub", "disk"]
     failed = [name for name, finding in findings.items() if finding["level"] == "fail"]
     embedded = (base_sources.EMBEDDED / "model_index.json").is_file()
     assert failed == ([] if embedded else ["base"])
-    assert done.returncode == (1 if failed else 0)
-    assert all(f"{name} " in done.stdout for name in findings) and "Traceback" not in done.stderr
+    assert status == (1 if failed else 0)
+    assert all(f"{name} " in said.out for name in findings) and "Traceback" not in said.err
     assert all(finding["fix"] for finding in findings.values() if finding["level"] != "ok")
     frame = np.asarray(Image.open(tmp_path / "push-v3-mujoco.png"))
     assert frame.shape == (84, 84, 3) and frame.std() > 10

@@ -17,6 +17,7 @@ from pixeltraj.errors import PixeltrajError
 from pixeltraj.render.collect import CollectConfig, collect
 from pixeltraj.render.render import RenderConfig, render
 from pixeltraj.store import Store
+from tests.conftest import QUICK
 
 MAZE = "PointMaze_UMaze-v3"
 STATE = "document.querySelector('main')?.dataset.state"
@@ -29,7 +30,7 @@ def maze_path(base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("runs") / "maze"
     collect(CollectConfig(MAZE, folder / "store", policy="random", episodes=5, max_steps=8))
     render(RenderConfig(folder / "store"))
-    train(TrainConfig(folder / "store", folder / "decoder", str(base_path), k=(5,), steps=2, head_steps=2))
+    train(TrainConfig(folder / "store", folder / "decoder", str(base_path), k=(5,), **QUICK))
     (folder / "config.json").write_text(json.dumps({"base": str(base_path)}))
     return folder
 

@@ -2,9 +2,7 @@
 
 import json
 import shutil
-import subprocess
-import sys
-import time
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from pixeltraj.finetune.train import FinetuneConfig, finetune
 from pixeltraj.generator import CONFIG_FILE, CONV_IN_FILE, LAST, LORA_FILE, STATE_FILE, Generator
 from pixeltraj.grid import Grid
 from pixeltraj.store import Store
+from tests.together import printed, together
 
 PROMPT = "push the red puck to the goal on the table"
 
@@ -180,35 +179,14 @@ def test_bad_settings_are_refused_before_anything_is_written(
 def test_killed_fine_tuning_goes_on_and_ends_like_an_unbroken_one(
     store_path: Path, base_path: Path, tmp_path: Path
 ) -> None:
-    def launch(out: Path) -> subprocess.Popen[bytes]:
-        launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
-        launcher += [
-            "--num_machines",
-            "1",
-            "--num_cpu_threads_per_process",
-            "1",
-            "--mixed_precision",
-            "no",
-            "--dynamo_backend",
-            "no",
-        ]
-        arguments = ["--store", store_path, "--base", base_path, "--out", out, "--steps", "150", "--batch", "2"]
-        return subprocess.Popen([*launcher, "-m", "pixeltraj.finetune", *map(str, arguments), "--rank", "2"])
-
-    killed, unbroken = tmp_path / "killed", tmp_path / "unbroken"
-    process = launch(killed)
-    deadline = time.monotonic() + 120
-    while not (killed / "checkpoint").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    subprocess.run(["pkill", "-KILL", "-f", str(killed)], check=True)
-    process.wait()
-    assert (killed / "checkpoint").exists()
-    assert not (killed / LORA_FILE).exists()
-    assert launch(killed).wait() == 0
-    assert launch(unbroken).wait() == 0
-    assert json.loads((killed / CONFIG_FILE).read_text())["steps"] == 150
-    assert not (killed / "checkpoint").exists()
-    one, other = load_file(killed / LORA_FILE), load_file(unbroken / LORA_FILE)
+    killed, unbroken = (small(store_path, base_path, tmp_path / name, steps=5) for name in ("killed", "unbroken"))
+    assert together(killed, killed=True) == [-signal.SIGKILL], printed(killed)
+    assert (killed.out / "checkpoint").exists() and not (killed.out / LORA_FILE).exists()
+    assert together(killed) == together(unbroken) == [0], printed(killed)
+    assert not (killed.out / "checkpoint").exists()
+    told, whole = (json.loads((config.out / CONFIG_FILE).read_text()) for config in (killed, unbroken))
+    assert all(told[name] == whole[name] for name in ("steps", "loss_before", "loss_after", "heldout_loss_after"))
+    one, other = load_file(killed.out / LORA_FILE), load_file(unbroken.out / LORA_FILE)
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
 
