@@ -18,7 +18,7 @@ from tqdm import tqdm
 from pixeltraj.camera import FRAME_SIZE
 from pixeltraj.generator import LAST, Generator
 from pixeltraj.grid import COLUMNS, LATENT, Grid
-from pixeltraj.latents import store_latents
+from pixeltraj.latents import Latents, store_latents
 from pixeltraj.store import Store
 from pixeltraj.windows import store_windows
 
@@ -105,7 +105,8 @@ class Windows:
             parts = [np.concatenate([part, rng.permutation(some)[:ends]]) for part, some in zip(parts, shown)]
         moves = [rng.integers(-move, move + 1, size=2) for _ in episodes]
         rows = np.concatenate(parts)  # (W, K) of the store
-        latents = torch.cat([_latents(store, generator, part, by) for part, by in zip(parts, moves)])
+        still = store_latents(store, generator.base) if not all(by.any() for by in moves) else None
+        latents = torch.cat([_latents(store, generator, still, part, by) for part, by in zip(parts, moves)])
         states, keypoints, actions, rewards = (
             store.read(name, 0, store.frame_count) for name in ("states", "keypoints", "actions", "rewards")
         )
@@ -123,10 +124,13 @@ class Windows:
         )
 
 
-def _latents(store: Store, generator: Generator, rows: np.ndarray, by: np.ndarray) -> Tensor:
-    """(W, K, 4, L, L) of rows (W, K) of one episode, whose frames are moved `by` (columns, rows)."""
-    if not by.any():
-        return store_latents(store, generator.base)[torch.from_numpy(rows)].float()
+def _latents(store: Store, generator: Generator, still: Latents | None, rows: np.ndarray, by: np.ndarray) -> Tensor:
+    """(W, K, 4, L, L) of rows (W, K) of one episode, whose frames are moved `by` (columns, rows).
+
+    still: those of frames that are not moved.
+    """
+    if still is not None and not by.any():
+        return still[rows].float()
     used, place = np.unique(rows, return_inverse=True)
     frames = store.read("frames", int(used[0]), int(used[-1]) + 1)[used - used[0]]
     column, row = (np.clip(np.arange(FRAME_SIZE) - shift, 0, FRAME_SIZE - 1) for shift in by)

@@ -29,7 +29,7 @@ from pixeltraj.finetune.text import WIDTH, make_text_encoder, make_tokenizer
 from pixeltraj.finetune.vae import VAEConfig, psnr, train_vae
 from pixeltraj.generator import Generator, make_state_encoder
 from pixeltraj.grid import LATENT, Grid
-from pixeltraj.latents import store_latents
+from pixeltraj.latents import Latents, store_latents
 from pixeltraj.prompt import worded
 from pixeltraj.state_encoder import StateEncoder
 from pixeltraj.store import Store
@@ -105,7 +105,7 @@ def make_noise_scheduler() -> DDPMScheduler:
 class Mixture:
     """Windows of several stores, drawn so that each task is seen equally often."""
 
-    def __init__(self, stores: list[Store], latents: list[Tensor], lengths: tuple[int, ...]) -> None:
+    def __init__(self, stores: list[Store], latents: list[Latents], lengths: tuple[int, ...]) -> None:
         self.latents, self.tasks = latents, [store.task for store in stores]
         self.states = [store.read("states", 0, store.frame_count) for store in stores]
         self.prompts = [store.prompts(np.arange(store.frame_count)) for store in stores]
@@ -166,7 +166,9 @@ def _begun(config: PretrainConfig, stores: list[Store]) -> Base:
 
 def _taken_up(config: PretrainConfig, stores: list[Store]) -> Base:
     base = Base.load(config.base)
-    base.embed(sorted({prompt for store in stores for prompt in store.task.prompts}))  # a prompt that is too long is told here
+    base.embed(
+        sorted({prompt for store in stores for prompt in store.task.prompts})
+    )  # a prompt that is too long is told here
     if base.state_encoder is None:
         torch.manual_seed(config.seed)
         base.state_encoder = make_state_encoder(base)

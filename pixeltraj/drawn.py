@@ -1,12 +1,7 @@
-"""Drawn: which chunks of a store's frames are drawn, and which process is drawing which."""
+"""Drawn: which chunks of a store's frames are drawn."""
 
-import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
@@ -57,33 +52,3 @@ class Drawn:
             os.truncate(self.path, min(len(rows), self.path.stat().st_size))
             if len(rows) and rows[-1]:
                 self.mark(len(rows) - 1, int(rows[-1]))
-
-
-class Claims:
-    """Chunks that this process is drawing, as locks on single bytes of a file: they vanish with the process.
-
-    Use as a context manager.
-    """
-
-    def __init__(self, path: Path) -> None:
-        # Closing any descriptor of a file gives up a process's locks on it: nothing else opens this one.
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-
-    @contextmanager
-    def claim(self, chunk: int) -> Iterator[bool]:
-        """Whether the chunk is this process's to draw; False where another one is drawing it."""
-        try:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, chunk)
-        except (BlockingIOError, PermissionError):
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, chunk)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        os.close(self._descriptor)

@@ -43,8 +43,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """No other process changes the manifest meanwhile."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """No other process changes the manifest meanwhile, on none of the machines that share the store."""
+    descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)  # NFS locks no folder, and nothing read-only
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

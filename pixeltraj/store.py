@@ -28,8 +28,9 @@ from typing import Any
 import numpy as np
 
 from pixeltraj.camera import FRAME_SIZE
+from pixeltraj.claims import Claims
 from pixeltraj.column import CHUNK, Cache, Column
-from pixeltraj.drawn import Claims, Drawn
+from pixeltraj.drawn import Drawn
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.manifest import SCHEMA, locked, read_manifest, write_manifest
 from pixeltraj.task import Task

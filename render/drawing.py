@@ -1,7 +1,7 @@
 """Drawing: chunk after chunk of a store, alone or beside other processes that draw the same store."""
 
-import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import mujoco
 import numpy as np
@@ -12,6 +12,9 @@ from pixeltraj.simulator import Simulator
 from pixeltraj.store import CHUNK, Store
 from pixeltraj.task import Task
 
+SHARD = 16
+"""Chunks that a worker of a cluster draws at once."""
+
 
 def draw_missing(store: Store, backend: Backend, at: Callable[[int], None]) -> Iterator[None]:
     """Draw chunks that nobody has drawn or is drawing, until there is none; yields after each.
@@ -21,16 +24,34 @@ def draw_missing(store: Store, backend: Backend, at: Callable[[int], None]) -> I
     simulator = open_simulator(store.task)
     with open_renderer(simulator, backend) as renderer, store.claims() as claims:
         store.begin_rendering(renderer.settings)
-        while missing := store.missing_chunks():
-            idle = True
-            for chunk in missing:
-                with claims.claim(chunk) as mine:
-                    if mine and store.is_missing(chunk):
-                        store.write_frames(chunk, renderer.frames(_snapshots(store, chunk, at)))
-                        idle = False
-                        yield
-            if idle:  # what is missing is being drawn by others: it is theirs, or falls free when they die
-                time.sleep(0.1)
+        for chunk in claims.share(store.missing_chunks, store.is_missing):
+            store.write_frames(chunk, renderer.frames(_snapshots(store, chunk, at)))
+            yield
+
+
+class ShardDrawer:
+    """A cluster's worker: draws what is missing of one shard of a store after the other.
+
+    Raises PixeltrajError as `draw_missing` does.
+    """
+
+    def __init__(self, path: Path, backend: Backend) -> None:
+        self.store = Store.open(path)
+        self.renderer = open_renderer(open_simulator(self.store.task), backend)
+        self.store.begin_rendering(self.renderer.settings)
+        self.claims = self.store.claims()
+
+    def __call__(self, shard: int) -> bytes:
+        """What is drawn stands in the store; there is nothing to say."""
+        mine = range(shard * SHARD, (shard + 1) * SHARD)
+
+        def lacking() -> list[int]:
+            return [chunk for chunk in self.store.missing_chunks() if chunk in mine]
+
+        for chunk in self.claims.share(lacking, self.store.is_missing):
+            rows = _snapshots(self.store, chunk, at=lambda row: None)
+            self.store.write_frames(chunk, self.renderer.frames(rows))
+        return b""
 
 
 def open_simulator(task: Task) -> Simulator:

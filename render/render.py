@@ -7,9 +7,10 @@ from pathlib import Path
 import tyro
 from tqdm import tqdm
 
+from pixeltraj.cluster import over_shards
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.render.backends import Backend
-from pixeltraj.render.drawing import draw_missing
+from pixeltraj.render.drawing import SHARD, ShardDrawer, draw_missing
 from pixeltraj.render.workers import draw_in_parallel
 from pixeltraj.store import Store
 
@@ -26,6 +27,9 @@ class RenderConfig:
     auto takes mujoco where it works, else ray."""
     workers: int | None = None
     """Processes that draw; one for each CPU and each thousand frames if not given."""
+    cluster: str | None = None
+    """A Ray whose workers draw: its address, auto for the one that runs here, local to start one. The store has to
+    stand at the same path on all of its machines."""
 
 
 def render(config: RenderConfig) -> Store:
@@ -41,7 +45,12 @@ def render(config: RenderConfig) -> Store:
     workers = config.workers or max(1, min(_usable_cpus(), missing // _WORTH_A_WORKER))
     name = config.store.name
     with tqdm(total=store.frame_count, initial=store.rendered, desc=f"render {name}", unit="frame") as bar:
-        if workers > 1:
+        if config.cluster:
+            shards = sorted({chunk // SHARD for chunk in store.missing_chunks()})
+            what = (config.store, config.renderer)
+            for _ in over_shards(config.cluster, config.workers, ShardDrawer, what, shards):
+                bar.update(store.rendered - bar.n)
+        elif workers > 1:
             draw_in_parallel(store, config.renderer, workers, bar)
         else:
             for _ in draw_missing(store, config.renderer, at=lambda row: None):

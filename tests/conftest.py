@@ -22,6 +22,13 @@ QUICK = {"steps": 2, "head_steps": 2, "batch": 4, "copies": 1, "windows": 40}
 """Of a decoder's training: all that it does, on few windows."""
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _denormal_numbers() -> Iterator[None]:
+    """Commands that train leave a process without them."""
+    yield
+    torch.set_flush_denormal(False)
+
+
 @pytest.fixture(scope="session")
 def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """push-v3: five scripted episodes until they are solved, rendered. Do not write into it."""

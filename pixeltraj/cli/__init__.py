@@ -38,6 +38,7 @@ COMMANDS: dict[str, Command] = {
     "collect": Command("collect", "trajectories of a policy in the simulator -> a store"),
     "render": Command("render", "84x84 frames for every state of a store"),
     "camera": Command("camera", "the camera through which states can be read best, proposed from them"),
+    "latents": Command("latents", "a store's frames as the VAE sees them, made once for all that train on them"),
     "decode train": Command("decode_train", "the decoder: U-Net features -> keypoints, states, actions, rewards"),
     "length": Command("length", "the length estimator: how many frames a trajectory needs"),
     "imagine": Command("imagine", "imagined trajectories from held-out states, and pictures of them"),

@@ -11,6 +11,7 @@ from pixeltraj.cli import main
 from pixeltraj.cli.imagination import ImagineConfig
 from pixeltraj.cli.imagine import Config, imagine
 from pixeltraj.cli.starts import StoreStarts
+from pixeltraj.decode.train import TrainConfig, train
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.keep import ALL, Keep, Tally
 from pixeltraj.replay_buffer import ReplayBuffer, ReplayBufferConfig
@@ -18,6 +19,14 @@ from pixeltraj.store import Store
 
 Ask = Callable[..., Config]
 HALF = Keep(uncertainty=0.75, cycle=0.75)
+
+
+@pytest.fixture(scope="module")
+def decoder_path(store_path: Path, base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One whose states the simulator can be brought to, so that there is something to keep."""
+    folder = tmp_path_factory.mktemp("decoders") / "decoder"
+    train(TrainConfig(store_path, folder, str(base_path), k=(5,), steps=10, head_steps=10, copies=1))
+    return folder
 
 
 @pytest.fixture(scope="module")
