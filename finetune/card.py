@@ -51,6 +51,10 @@ def text(base: Base, made: dict[str, Any], name: str, repository: str, revision:
         "told": f"prompt ({made['prompt']}), first frame{', current state' if made['states'] else ''}",
         "made with": ", ".join(f"{package} {version}" for package, version in how["versions"].items()),
     }
+    way = ""
+    if "distilled" in made:
+        rows["distilled"] = f"from the LoRA {made['distilled']['teacher']}, for one to four steps of an LCMScheduler"
+        way = ", its scheduler an LCMScheduler, and `guidance_scale=1`"
     lines = [
         f"# {name}",
         "",
@@ -71,7 +75,8 @@ def text(base: Base, made: dict[str, Any], name: str, repository: str, revision:
         f"pixeltraj imagine {task.name} --base BASE --lora {name} --decoder DECODER --out IMAGINED",
         "```",
         "",
-        f"With diffusers alone, `pipeline.load_lora_weights({name!r})` on a pipeline of the same base. {beside(made)}",
+        f"With diffusers alone, `pipeline.load_lora_weights({name!r})` on a pipeline of the same base{way}. "
+        f"{beside(made)}",
         "",
         "## License and limits",
         "",

@@ -37,6 +37,10 @@ class AdaptiveGenerator(Generator):
         """LoRAs taken so far."""
         return self._live.updates
 
+    @property
+    def num_inference_steps(self) -> int:
+        return self.frozen.num_inference_steps
+
     def update(self, lora: Path) -> None:
         """Sample with the LoRA of a folder that fine-tuning wrote, from the next batch on; a batch that another
         thread is sampling is finished as it began.

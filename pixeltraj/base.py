@@ -33,7 +33,7 @@ class Base:
 
     `identity` is a hash of all weights, `vae_identity` one of the VAE's: what was made with other weights does
     not fit. `widened`: the U-Net had 4 input channels and got 4 more; `inpaints`: it takes 9.
-    `lengths`: all k that its grids may have.
+    `pretrained`: `pixeltraj pretrain` made it, and grids are what it knows; `lengths`: all k that they may have.
     `state_encoder`: what makes tokens of the current state, where there is one.
     """
 
@@ -50,8 +50,9 @@ class Base:
         widened: bool = False,
         lengths: tuple[int, ...] = LENGTHS,
         state_encoder: StateEncoder | None = None,
+        pretrained: bool = False,
     ) -> None:
-        self.widened, self.lengths = widened, lengths
+        self.widened, self.lengths, self.pretrained = widened, lengths, pretrained
         self.inpaints = unet.config.in_channels == INPAINTING_CHANNELS
         self.path, self.identity, self.vae_identity = path, identity, vae_identity
         self.vae = vae.eval().requires_grad_(False)
@@ -81,8 +82,9 @@ class Base:
         if widened:
             widen(unet)
         parts = (vae.float(), unet.float(), text_encoder.float(), tokenizer, noise_scheduler)
-        lengths = trained_lengths(found.folder)
-        return cls(found.name, *parts, found.identity, found.vae_identity, widened, lengths, state_encoder)
+        lengths, pretrained = trained_lengths(found.folder), (found.folder / PRETRAINING).is_file()
+        identities = (found.identity, found.vae_identity)
+        return cls(found.name, *parts, *identities, widened, lengths, state_encoder, pretrained)
 
     @torch.no_grad()
     def encode(self, frames: np.ndarray, batch: int = 64) -> Tensor:

@@ -1,11 +1,12 @@
 """Generator: a base and a LoRA that imagine k frames from the first one, the state and a prompt."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
+from diffusers import DPMSolverMultistepScheduler, LCMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 
 from pixeltraj.base import Base
@@ -30,8 +31,20 @@ __all__ = ["CONFIG_FILE", "CONV_IN_FILE", "LORA_FILE", "STATE_FILE", "Generator"
 LAST = 60
 """Timestep of the sampler's last pass: late enough for it to make one picture of what is nearly one, early enough for
 its features to show what that picture shows."""
+STEPS = 10
+"""Denoising steps of a Stable Diffusion that was made for pictures of all kinds."""
 SHORT = 10
-"""Frames up to which two denoising steps do; the embedded base wants three for longer grids."""
+"""Frames up to which two denoising steps do where a base was pretrained on grids; longer ones want three."""
+NOISE = (
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "prediction_type",
+    "rescale_betas_zero_snr",
+)
+"""What of a scheduler's config is the base's and not the scheduler's."""
 BLOCKS = 2
 """Up blocks of the U-Net whose features are kept, counted from the output."""
 
@@ -47,11 +60,13 @@ class Generator:
         lengths: tuple[int, ...] | None = None,
         prompt: PromptKind = "language",
         shown: bool = True,
+        distilled: bool = False,
     ) -> None:
         """lengths: all k that it was trained for; k alone if not given. prompt: what it is told of the task. shown: the
-        U-Net was trained to be shown the first frame; where it was not, that frame is put into what it denoises."""
+        U-Net was trained to be shown the first frame; where it was not, that frame is put into what it denoises.
+        distilled: each pass gets to a clean grid at once, as `pixeltraj distill` trains it."""
         self.base, self.k, self.grid = base, k, Grid(k)
-        self.identity, self.prompt, self.shown = identity, prompt, shown
+        self.identity, self.prompt, self.shown, self.distilled = identity, prompt, shown, distilled
         self.lengths = lengths or (k,)
         self._scheduler_config = dict(base.noise_scheduler.config)
 
@@ -69,7 +84,8 @@ class Generator:
         if config is None:  # nobody told it of a first frame
             generator = cls(base, base.lengths[0], identity, base.lengths, shown=not base.widened).at(k)
         else:
-            generator = cls(base, config["k"][0], identity, tuple(config["k"]), config["prompt"]).at(k)
+            told = (tuple(config["k"]), config["prompt"])
+            generator = cls(base, config["k"][0], identity, *told, distilled="distilled" in config).at(k)
         if lora is None:
             return generator
         fuse_lora(base, lora)
@@ -83,7 +99,7 @@ class Generator:
         if k not in self.lengths:
             trained = ", ".join(map(str, self.lengths))
             raise PixeltrajError(f"this generator was trained for k={trained}, not k={k}: fine-tune it with --k {k}")
-        return Generator(self.base, k, self.identity, self.lengths, self.prompt, self.shown)
+        return Generator(self.base, k, self.identity, self.lengths, self.prompt, self.shown, self.distilled)
 
     @property
     def unet(self) -> UNet2DConditionModel:
@@ -91,7 +107,12 @@ class Generator:
 
     @property
     def num_inference_steps(self) -> int:
-        """Denoising steps, unless told otherwise: as few as the embedded base needs for grids of k frames."""
+        """Denoising steps, unless told otherwise: what `STEPS` says; where the base was pretrained on grids, as few as
+        those of k frames need; where it was distilled, two."""
+        if self.distilled:
+            return 2
+        if not self.base.pretrained:
+            return STEPS
         return 2 if self.k <= SHORT else 3
 
     def predict(self, noisy: Tensor, timestep: Tensor, first: Tensor, embedding: Tensor) -> Tensor:
@@ -131,10 +152,12 @@ class Generator:
         states: (B, S) float32, in which they were seen. maps: an empty list, which takes what the last up blocks saw in
         the last pass, told every condition, for a decoder; it stays empty where there was no such pass.
 
-        DPM-Solver++, second order; its steps are spaced evenly from the noise to LAST, a single one is the noise.
-        The same generator state gives the same bytes on one machine.
+        DPM-Solver++, second order, or what `consistency_scheduler` makes where it was distilled. Its steps are spaced
+        evenly from the noise to LAST, a single one is the noise. The same generator state gives the same bytes on one
+        machine.
         """
-        scheduler = DPMSolverMultistepScheduler.from_config(self._scheduler_config)
+        make = consistency_scheduler if self.distilled else DPMSolverMultistepScheduler.from_config
+        scheduler = make(self._scheduler_config)
         late = scheduler.config.num_train_timesteps - 1
         steps = num_inference_steps or self.num_inference_steps
         scheduler.set_timesteps(timesteps=torch.linspace(late, LAST, steps).round().long().tolist())
@@ -155,7 +178,7 @@ class Generator:
                     output += factor * self.predict(scaled, at, seen, embedding).float()
                 if maps is not None and timestep == LAST and condition == Condition(state=takes_states):
                     maps[:] = blocks
-            latents = scheduler.step(output, timestep, latents).prev_sample
+            latents = scheduler.step(output, timestep, latents, generator=generator).prev_sample
         if not self.shown:
             self._put(first, latents, noise, None)
         return latents
@@ -166,11 +189,15 @@ class Generator:
         -> the latents (B, 4, h, w) that the U-Net takes them for, and what its last up blocks saw."""
         with record(self.unet) as maps, torch.autocast(first.device.type, torch.bfloat16):
             output = self.predict(noisy, timestep, first, embedding).float()
+        return self.clean(noisy, timestep, output), maps
+
+    def clean(self, noisy: Tensor, timestep: Tensor, output: Tensor) -> Tensor:
+        """The latents (B, 4, h, w) that the U-Net takes noisy (B, 4, h, w) for, by its output at timestep (B,)."""
         schedule = self.base.noise_scheduler
         kept = schedule.alphas_cumprod.to(noisy.device)[timestep][:, None, None, None]
         if schedule.config.prediction_type == "v_prediction":
-            return kept.sqrt() * noisy - (1 - kept).sqrt() * output, maps
-        return (noisy - (1 - kept).sqrt() * output) / kept.sqrt(), maps
+            return kept.sqrt() * noisy - (1 - kept).sqrt() * output
+        return (noisy - (1 - kept).sqrt() * output) / kept.sqrt()
 
     def _put(self, first: Tensor, latents: Tensor, noise: Tensor, timestep: Tensor | None) -> None:
         """The first frame into the first tile of latents, as noisy as they are; None: clean."""
@@ -186,6 +213,13 @@ class Generator:
         seen = first if condition.frame else torch.zeros_like(first)
         words = prompts if condition.prompt else [""] * len(prompts)
         return seen, self.embed(words, states if condition.state else None)
+
+
+def consistency_scheduler(config: Mapping[str, Any]) -> LCMScheduler:
+    """Gets to a clean grid at once, makes it as noisy as the next timestep wants it, and so on (multistep consistency
+    sampling, Song et al. 2023). config: the base's noise schedule; any of its timesteps may be asked for."""
+    told = {key: config[key] for key in NOISE}
+    return LCMScheduler(**told, original_inference_steps=config["num_train_timesteps"])
 
 
 @contextmanager

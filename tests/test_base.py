@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from pixeltraj.base import EMBEDDED, Base
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.finetune.train import FinetuneConfig, finetune
+from pixeltraj.generator import Generator
 from pixeltraj.render.collect import CollectConfig, collect
 from pixeltraj.render.render import RenderConfig, render
 
@@ -46,10 +47,13 @@ def test_a_tensor_that_does_not_fit_is_told(
 def test_the_embedded_base_says_what_it_was_trained_for() -> None:
     base = Base.load()
     assert base.path == str(EMBEDDED) and base.lengths == (5, 10, 15, 20, 25)
+    assert [Generator.load(base, k=k).num_inference_steps for k in base.lengths] == [2, 2, 3, 3, 3]
 
 
-def test_a_base_of_somebody_else_may_be_tuned_to_any_length(base_path: Path) -> None:
-    assert Base.load(str(base_path)).lengths == (5, 10, 15, 20, 25)
+def test_a_base_of_somebody_else_may_be_tuned_to_any_length_and_needs_more_steps(base_path: Path) -> None:
+    base = Base.load(str(base_path))
+    assert base.lengths == (5, 10, 15, 20, 25)
+    assert [Generator.load(base, k=k).num_inference_steps for k in base.lengths] == [10] * 5
 
 
 def test_a_prompt_that_is_too_long_is_told_before_any_frame_is_encoded(base_path: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ SMALL = {
     LAUNCH: "--steps 2 --batch 1 --rank 2",
     "pixeltraj decode": "--steps 2 --head-steps 2 --batch 2 --copies 1",
     "pixeltraj imagine": "--n 1",
+    "pixeltraj distill": "--steps 1 --batch 1 --rank 2 --cut 2 --jump 1",
 }
 
 
@@ -39,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_random_base(SHAPES["sd-1.5"].tiny(), folder / "base")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for command in block("stages").splitlines()[1:]:
+        for command in [*block("stages").splitlines()[1:], *block("few").splitlines()]:
             small = next((words for start, words in SMALL.items() if command.startswith(start)), "")
             words = shlex.split(f"{command.replace('$BASE', 'base')} {small}")
             if command.startswith(LAUNCH):
@@ -50,7 +51,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_stages_end_with_imagined_trajectories(folder: Path) -> None:
-    assert len(Store.open(folder / "runs" / "sd" / "imagined")) == 1
+    for name, steps in (("imagined", 10), ("few-imagined", 2)):
+        store = Store.open(folder / "runs" / "sd" / name)
+        assert len(store) == 1 and store.attributes["provenance"]["num_inference_steps"] == {"5": steps}
     files = {path.name for path in (folder / "runs" / "sd" / "lora").iterdir()}
     assert {LORA_FILE, CONV_IN_FILE, STATE_FILE, "README.md"} <= files
 

@@ -49,6 +49,7 @@ COMMANDS: dict[str, Command] = {
     "eval": Command("eval", "the same agent with and without imagination"),
     "experiment": Command("experiment", "a table or figure of the paper: makes what it needs, runs it, compares"),
     "report": Command("report", "one page: what was imagined beside the simulator, and where the pipeline loses"),
+    "distill": Command("distill", "a fine-tuned LoRA -> one that needs one to four denoising steps"),
     "pretrain": Command("pretrain", "the embedded base from scratch"),
     "import": Command("importing", "a dataset of D4RL, Minari or NPZ -> a store"),
     "export": Command("exporting", "a store -> Minari, NPZ or a folder of training images"),

@@ -98,6 +98,10 @@ class AdaptiveImagineConfig:
         """What an experiment's process calls once. Raises PixeltrajError where the settings or the parts do not fit."""
         self.adaptation.check()
         imaginer, wanted = self.imagine.read()
+        if imaginer.generator.distilled:
+            raise PixeltrajError(
+                f"{self.imagine.lora} is distilled, which updates would undo: adapt the LoRA that it was distilled from"
+            )
         generator = AdaptiveGenerator(imaginer.generator, self.adaptation.frozen_share)
         imaginer.generator = generator
         imagination = Imagination(imaginer, self.imagine.renderer(task, wanted), self.imagine.keep)

@@ -38,8 +38,8 @@ class ImagineConfig:
     length: Path | None = None
     """Folder that `pixeltraj length` wrote: each trajectory gets the k it needs; else all get --k."""
     num_inference_steps: int | None = None
-    """Denoising steps of the sampler; the decoder reads what the last one sees. If not given 2, from 15 frames on 3:
-    more make the embedded base's states no truer. A Stable Diffusion of full size wants 8 to 12."""
+    """Denoising steps of the sampler; the decoder reads what the last one sees. If not given 10; 2 where the LoRA is
+    distilled; where `pretrain` made the base 2, from 15 frames on 3: more make its states no truer."""
     guidance: Guidance = UNGUIDED
     """How strongly each condition steers; 1 is as trained."""
     keep: Keep = ALL
