@@ -1,6 +1,7 @@
 """Do the agents learn as well as other libraries' do? `python -m benchmarks.agents_curves online` or `offline`.
 
-online   SAC and REDQ beside Stable-Baselines3's SAC: same environment, steps, settings and seeds (`online --help`).
+online   SAC and REDQ beside Stable-Baselines3's SAC and torchrl's losses: same environment, steps, settings and seeds
+         (`online --help`).
 offline  the offline agents beside torchrl's losses, on the same store and batches: `offline STORE`. A store of
          medium quality comes from `pixeltraj collect Hopper-v5 --policy sb3:FILE --noise 0.3 --out STORE`.
 
@@ -27,6 +28,7 @@ from pixeltraj.replay_buffer import Batch, ReplayBuffer, ReplayBufferConfig
 from pixeltraj.store import Store
 from pixeltraj.tasks import get_task
 
+BATCH = 256
 WARMUP = 100  # random decisions, as in Stable-Baselines3
 EVALUATION_SEEDS = 1_000_000_000
 Curve = list[tuple[int, float]]
@@ -38,8 +40,8 @@ class Online:
     """Gymnasium's id."""
     out: Path = Path("runs/benchmarks/agents-online")
     """Folder of the finished runs."""
-    agents: tuple[str, ...] = ("sac", "redq", "sb3")
-    """Which ones; sb3 is Stable-Baselines3's SAC."""
+    agents: tuple[str, ...] = ("sac", "redq", "sb3", "torchrl-sac", "torchrl-redq")
+    """Which ones: ours, torchrl-NAME, or sb3, which is Stable-Baselines3's SAC."""
     steps: int = 3000
     """Steps in the environment."""
     updates_per_step: int = 1
@@ -97,10 +99,7 @@ def learn_online(config: Online, name: str, seed: int) -> Curve:
     if name == "sb3":
         return _baseline(config, environment, arena, seed)
     states, actions = _sizes(environment)
-    settings = replace(AGENTS[name][1](), learning_rate=config.learning_rate)
-    if name == "redq":
-        settings = replace(settings, actor_every=config.updates_per_step)
-    agent = make_agent(name, no_data(states, actions), torch.Generator().manual_seed(seed), settings)
+    agent = _learner(config, name, seed, states, actions)
     rng = np.random.default_rng(seed)
     buffer = ReplayBuffer(ReplayBufferConfig(rho=0.0), states, actions, rng)
     curve: Curve = []
@@ -114,10 +113,26 @@ def learn_online(config: Online, name: str, seed: int) -> Curve:
         buffer.store(explore, action, float(reward), next_state, terminated)
         state, over = next_state, terminated or truncated
         for _ in range(config.updates_per_step if step > WARMUP else 0):
-            agent.update(buffer.sample(agent.config.batch))
+            agent.update(buffer.sample(BATCH))
         if step % config.eval_every == 0:
             curve.append((step, mean_return(arena, lambda s: agent.act(s, explore=False), config.eval_episodes)))
     return curve
+
+
+def _learner(config: Online, name: str, seed: int, states: int, actions: int) -> Any:
+    if name.startswith("torchrl-"):
+        return _peer(name, seed, states, actions, config.learning_rate)
+    settings = replace(AGENTS[name][1](), learning_rate=config.learning_rate, batch=BATCH)
+    if name == "redq":
+        settings = replace(settings, actor_every=config.updates_per_step)
+    return make_agent(name, no_data(states, actions), torch.Generator().manual_seed(seed), settings)
+
+
+def _peer(name: str, seed: int, states: int, actions: int, learning_rate: float = 3e-4) -> Any:
+    from benchmarks.agents_peers import TorchRL
+
+    torch.manual_seed(seed)
+    return TorchRL(name.removeprefix("torchrl-"), states, actions, learning_rate)
 
 
 def _baseline(config: Online, environment: gym.Env, arena: gym.Env, seed: int) -> Curve:
@@ -150,16 +165,13 @@ def learn_offline(config: Offline, name: str, seed: int) -> Curve:
     normal = [(states - mean) / deviation for states in (data.states, data.next_states)]
     data = data._replace(states=normal[0], next_states=normal[1])
     if name.startswith("torchrl-"):
-        from benchmarks.agents_peers import TorchRL
-
-        torch.manual_seed(seed)
-        agent: Any = TorchRL(name.removeprefix("torchrl-"), task.state_size, task.action_size)
+        agent: Any = _peer(name, seed, task.state_size, task.action_size)
     else:
-        agent = make_agent(name, data, torch.Generator().manual_seed(seed), replace(AGENTS[name][1](), batch=256))
+        agent = make_agent(name, data, torch.Generator().manual_seed(seed), replace(AGENTS[name][1](), batch=BATCH))
     rng, arena = np.random.default_rng(seed), task.make()
     curve: Curve = []
     for update in tqdm(range(1, config.updates + 1), desc=f"{name}-{seed}", unit="update"):
-        rows = rng.integers(len(data.states), size=256)
+        rows = rng.integers(len(data.states), size=BATCH)
         agent.update(Batch(*(column[rows] for column in data)))
         if update % config.eval_every == 0:
             policy = lambda s: agent.act(((s - mean) / deviation).astype(np.float32), explore=False)  # noqa: E731

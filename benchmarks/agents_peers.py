@@ -22,13 +22,13 @@ class TorchRL:
 
     NAMES = ("sac", "redq", "td3_bc", "iql", "cql", "bc")
 
-    def __init__(self, name: str, state_size: int, action_size: int) -> None:
+    def __init__(self, name: str, state_size: int, action_size: int, learning_rate: float = LEARNING_RATE) -> None:
         self.size = state_size, action_size
         self.loss = getattr(self, f"_{name}")()
         if name != "bc":
             self.loss.make_value_estimator(gamma=0.99)
             self.follow = SoftUpdate(self.loss, tau=0.005)
-        self.optimizer = torch.optim.Adam(self.loss.parameters(), lr=LEARNING_RATE, fused=True)
+        self.optimizer = torch.optim.Adam(self.loss.parameters(), lr=learning_rate, fused=True)
         self.every = 2 if name == "td3_bc" else 1
         self.updates = 0
 
@@ -52,13 +52,14 @@ class TorchRL:
 
     @torch.no_grad()
     def act(self, states: np.ndarray, explore: bool) -> np.ndarray:
-        """states (..., S) -> actions (..., A): the policy's mode."""
-        assert not explore
+        """states (..., S) -> actions (..., A): the policy's mode, or a sample of it."""
         rows = TensorDict({"observation": torch.from_numpy(states)}, batch_size=states.shape[:-1])
         with self.loss.actor_network_params.to_module(self.loss.actor_network):
             module = self.loss.actor_network
             if isinstance(module, ProbabilisticTensorDictSequential):
-                return module.get_dist(rows).deterministic_sample.numpy()
+                policy = module.get_dist(rows)
+                return (policy.sample() if explore else policy.deterministic_sample).numpy()
+            assert not explore
             return module(rows)["action"].numpy()
 
     # The losses, with the networks that they want

@@ -132,6 +132,12 @@ class Arm:
                     f"arm {self.name}: {store.path} shows {store.rendered} of {store.frame_count} states, and "
                     f"{self.agent} learns from frames; give a store that `pixeltraj imagine {store.task.name}` filled"
                 )
+            starts = (store.renderer or {}).get("starts")
+            if starts not in (None, real[0].renderer):
+                raise PixeltrajError(
+                    f"arm {self.name}: {store.path} goes on from frames drawn with {starts}, {real[0].path} was "
+                    f"rendered with {real[0].renderer}; imagine from frames that are rendered alike"
+                )
 
 
 def described(value: Any) -> Any:

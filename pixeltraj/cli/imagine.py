@@ -175,7 +175,8 @@ def begun(config: Config, batches: Batches) -> Store:
     """A new store, or the one that the same command began."""
     if not config.out.exists():
         store = Store.create(config.out, batches.imaginer.task, provenance(**batches.provenance), {})
-        store.begin_rendering({"backend": "imagined", "generator": batches.imaginer.generator.identity})
+        generator, starts = batches.imaginer.generator.identity, batches.starts.renderer
+        store.begin_rendering({"backend": "imagined", "generator": generator, "starts": starts})
         return store
     store = Store.open(config.out, batches.imaginer.task)
     there, how = store.attributes["provenance"], batches.provenance

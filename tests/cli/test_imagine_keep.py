@@ -49,7 +49,9 @@ def half(ask: Ask, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Tal
     return imagine(ask(tmp_path_factory.mktemp("imagined") / "half", keep=HALF), tally)[0], tally
 
 
-def test_what_is_kept_are_beginnings_of_what_was_imagined(everything: Store, half: tuple[Store, Tally]) -> None:
+def test_what_is_kept_are_beginnings_of_what_was_imagined(
+    everything: Store, half: tuple[Store, Tally], store_path: Path
+) -> None:
     store, tally = half
     whole = {(t.origin["episode"], t.origin["step"]): t for t in everything}
     assert "keep" not in everything.attributes["provenance"] and "keep" not in everything.episodes[0]
@@ -61,6 +63,7 @@ def test_what_is_kept_are_beginnings_of_what_was_imagined(everything: Store, hal
     assert tally.kept == store.frame_count - len(store) <= 0.75 * tally.imagined + 2
     assert store.episodes[-1]["keep"]["imagined"] <= tally.imagined
     assert store.attributes["provenance"]["keep"] == {"uncertainty": 0.75, "cycle": 0.75, "audit": 1.0, "weigh": False}
+    assert everything.renderer and everything.renderer["starts"] == Store.open(store_path).renderer
 
 
 def test_interrupted_after_a_batch_it_ends_alike(half: tuple[Store, Tally], ask: Ask, tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ def imagined(hopper: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("pixels") / "imagined"
     source = Store.open(hopper)
     store = Store.create(path, source.task, {"imagined": True}, {})
-    store.begin_rendering({"backend": "imagined"})
+    store.begin_rendering({"backend": "imagined", "starts": source.renderer})
     store.append([replace(trajectory, snapshots=None) for trajectory in source])
     return path
 
@@ -224,10 +224,14 @@ def test_refused_before_anything_is_learned(hopper: Path, imagined: Path, tmp_pa
     render(RenderConfig(other, "ray-2x2"))
     dark = Store.create(tmp_path / "dark", get_task("Hopper-v5"), {"imagined": True}, {})
     dark.append([replace(trajectory, snapshots=None) for trajectory in Store.open(bare)])
+    strange = Store.create(tmp_path / "strange", dark.task, {"imagined": True}, {})
+    strange.begin_rendering({"backend": "imagined", "starts": Store.open(other).renderer})
+    strange.append([replace(trajectory, snapshots=None) for trajectory in Store.open(other)])
     for how, message in (
         (arm(bare), f"shows 0 of .* states: `pixeltraj render {bare}`"),
         (arm(hopper, other), "other was rendered with .*ray-2x2.*; render them alike"),
         (arm(hopper, synthetic=(dark.path,)), "shows 0 of .* `pixeltraj imagine Hopper-v5` filled"),
+        (arm(hopper, synthetic=(strange.path,)), "strange goes on from frames drawn with .*ray-2x2"),
         (arm(hopper, online=True, imagine=Oracle()), "learns from frames of stores alone; give online=False"),
         (arm(hopper, augment=Augmentation()), "no states that could be augmented"),
         (arm(hopper, imagine=Oracle()), "give it imagined stores, not an imagination"),
