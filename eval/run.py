@@ -18,7 +18,7 @@ from pixeltraj.eval.agents.catalogue import make_agent
 from pixeltraj.eval.arm import Adaptive, Arm
 from pixeltraj.eval.results import Result
 from pixeltraj.files import write_whole
-from pixeltraj.replay_buffer import Batch, ReplayBuffer
+from pixeltraj.replay_buffer import Batch, ReplayBuffer, joined_weights
 from pixeltraj.tasks import get_task
 
 SCHEMA = 1
@@ -134,7 +134,11 @@ class Run:
             self.agent.pretrain(self.trajectories, self.rng)
             self.offline = self.agent.transitions(self.trajectories)
         if self.synthetic:
-            self.buffer.imagined.append(*self.agent.transitions(self.synthetic, imagined=True)[:5])
+            rows = self.agent.transitions(self.synthetic, imagined=True)[:5]
+            weights = joined_weights(self.synthetic)
+            if weights is not None and len(weights) != len(rows[0]):  # a decision is several steps
+                weights = None
+            self.buffer.imagined.append(*rows, weights=weights)
         if not self.symmetric and self.trajectories:
             self.buffer.own.append(*self.offline[:5])
 

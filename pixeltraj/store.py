@@ -185,13 +185,15 @@ class Store:
             yield
 
     def trajectory(self, episode: int) -> Trajectory:
-        """One episode, with frames where they are drawn."""
+        """One episode, with frames where they are drawn, and weights where imagination gave it some."""
         a, b = int(self.offsets[episode]), int(self.offsets[episode + 1])
         names = ("states", "keypoints") + (("snapshots",) if "snapshots" in self._columns else ())
         rows = {name: self.read(name, a, b) for name in names}
         steps = {name: self.read(name, a, b - 1) for name in _STEPS}
         frames = self.read("frames", a, b) if self._is_drawn(np.array([a, b - 1])) else None
-        return Trajectory(**rows, **steps, frames=frames, origin=dict(self.episodes[episode]))
+        origin = dict(self.episodes[episode])
+        weights = np.array(origin["weights"], np.float32) if "weights" in origin else None
+        return Trajectory(**rows, **steps, frames=frames, origin=origin, weights=weights)
 
     def __iter__(self) -> Iterator[Trajectory]:
         return (self.trajectory(i) for i in range(len(self)))

@@ -13,6 +13,9 @@ from pixeltraj.cli.imagine import Config, imagine
 from pixeltraj.cli.starts import StoreStarts
 from pixeltraj.decode.train import TrainConfig, train
 from pixeltraj.errors import PixeltrajError
+from pixeltraj.eval.agents.td3_bc import TD3BCConfig
+from pixeltraj.eval.arm import Arm
+from pixeltraj.eval.run import Course, Run
 from pixeltraj.keep import ALL, Keep, Tally
 from pixeltraj.replay_buffer import ReplayBuffer, ReplayBufferConfig
 from pixeltraj.store import Store
@@ -88,6 +91,12 @@ def test_the_command_says_what_it_kept(ask: Ask, tmp_path: Path, capsys: pytest.
     weights = [episode["weights"] for episode in store.episodes]
     assert [len(w) for w in weights] == [episode["transitions"] for episode in store.episodes]
     assert all(0 < b <= a <= 1 for w in weights for a, b in pairwise(w))
+    assert config.source
+    arm = Arm("x", "td3_bc", TD3BCConfig(hidden=4, batch=4), (config.source,), (config.out,), online=False)
+    run = Run(Course(steps=1, eval_episodes=1), "push-v3", arm, 0, tmp_path / "run")
+    run.learn(lambda step: None)
+    given = run.buffer.imagined.state_dict()["weights"]
+    np.testing.assert_array_equal(given, np.concatenate(weights, dtype=np.float32))
     assert main([*line.split(), "--out", str(tmp_path / "new"), "--keep.cycle", "1.5"]) == 2
     assert "keep.cycle is 1.5; it must be above 0 and at most 1" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
