@@ -19,8 +19,8 @@ the agent does, chosen by TD error or by reward; it is told the task in words, b
 and a half.
 
 Everything that is made stays in --out, run by run: an interrupted benchmark is taken up there, what is finished is not
-done again, and --show prints what there is. --json writes all of it. A stage that fails keeps only those from running
-that wait for it; they are named in the end, and the exit status is 1.
+done again, and --show prints what there is. --json writes all of it, --figure draws the curves of a sparse part. A stage
+that fails keeps only those from running that wait for it; they are named in the end, and the exit status is 1.
 """
 
 import os
@@ -36,6 +36,7 @@ import tyro
 from benchmarks.agents_arms import contenders
 from benchmarks.agents_config import SEEDS, Benchmark, Part
 from benchmarks.agents_figures import arm_figures, runner_figures, wallclock
+from benchmarks.agents_picture import draw
 from benchmarks.agents_stages import costs, finished, speeds, stages
 from benchmarks.agents_table import table
 from benchmarks.jobs import run_stages
@@ -117,6 +118,9 @@ def run(config: Benchmark) -> int:
     measured = report(config)
     if config.json:
         write_json(config.json, measured)
+    if config.figure:
+        (part,) = config.parts()
+        draw(finished(part, config.settings(part)), config.figure)
     print(table(measured))
     for name, why in failed.items():
         print(f"failed: {name}: {why}", file=sys.stderr)

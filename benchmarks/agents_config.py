@@ -126,6 +126,8 @@ class Part:
 class Benchmark:
     json: Path | None = None
     """Where to write the figures."""
+    figure: Path | None = None
+    """Where to draw the learning curves, a PNG; of one part, online or adaptation."""
     part: tuple[PartName, ...] = ("online",)
     """Which parts to run, in this order."""
     out: Path = Path("runs/benchmarks/agents")
@@ -161,6 +163,8 @@ class Benchmark:
             raise PixeltrajError(f"--at-once is {self.at_once}; it must be at least 1")
         if len(self.part) > 1 and (self.tasks or self.arms):
             raise PixeltrajError("--tasks and --arms are of one part; give one --part, or leave them out")
+        if self.figure and self.part not in (("online",), ("adaptation",)):
+            raise PixeltrajError("--figure is of one part, online or adaptation; give one --part, or leave it out")
         made = [self._part(name) for name in self.part]
         for part in made:
             self.settings(part)

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from benchmarks.agents import report, run
 from benchmarks.agents_arms import contenders
 from benchmarks.agents_config import SETTINGS, Benchmark, Effort, Part
 from benchmarks.agents_figures import arm_figures, better, mean, reached, runner_figures, wallclock
+from benchmarks.agents_picture import columns, draw
 from benchmarks.agents_runners import NOISE, collect, returns
 from benchmarks.agents_stages import named, ran, speeds, stages, stages_of
 from benchmarks.agents_table import table
@@ -82,6 +84,16 @@ def test_an_interrupted_run_ends_like_the_unbroken_one(tmp_path: Path, monkeypat
     assert again["imagined"] == whole["imagined"] == effort.generated
 
 
+def test_curves_are_drawn_of_those_that_take_decisions(tmp_path: Path) -> None:
+    arms = ("demonstrations", "cloning", "imagination", "oracle+cloning")
+    by_arm = {arm: [made_up(arm, seed, [0.0, 0.5, 1.0]) for seed in range(2)] for arm in arms}
+    found = {words: list(arms) for words, arms in columns(by_arm).items()}
+    assert found == {"with cloning": ["oracle+cloning"], "without": ["demonstrations", "imagination"]}
+    draw({"push-v3": by_arm, MAZE: {"none": by_arm["imagination"]}}, tmp_path / "curves.png")
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.size == (round(2 * 5.6 * 110), round(2 * 3.6 * 110))
+
+
 def test_what_lacks_policies_is_refused_before_anything_runs(tmp_path: Path) -> None:
     config = Benchmark(out=tmp_path / "out", part=("speed", "locomotion"))
     with pytest.raises(PixeltrajError, match=r"part locomotion learns .* give --policies FOLDER with ppo_HalfCheetah"):
@@ -93,6 +105,7 @@ def test_what_lacks_policies_is_refused_before_anything_runs(tmp_path: Path) -> 
         ({"part": ("offline",), "tasks": (TASK,)}, "part offline has no task push-v3; it has HalfCheetah-v5-medium"),
         ({"part": ("speed",), "arms": ("dqn",)}, "there is no arm dqn; there are sac, "),
         ({"arms": ("sac",)}, "are of one part"),
+        ({"figure": Path("curves.png")}, "--figure is of one part, online or adaptation"),
     ):
         with pytest.raises(PixeltrajError, match=complaint):
             run(replace(config, **settings))
