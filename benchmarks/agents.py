@@ -19,8 +19,8 @@ the agent does, chosen by TD error or by reward; it is told the task in words, b
 and a half.
 
 Everything that is made stays in --out, run by run: an interrupted benchmark is taken up there, what is finished is not
-done again, and --show prints what there is. --json writes all of it, --figure draws the curves of a sparse part. A stage
-that fails keeps only those from running that wait for it; they are named in the end, and the exit status is 1.
+done again, and --show prints what there is. --json writes all of it, --figure draws the curves of a sparse part. A
+stage that fails keeps only those from running that wait for it; they are named in the end, and the exit status is 1.
 """
 
 import os
