@@ -1,8 +1,8 @@
 """RLPD (Ball et al. 2023) at a small update ratio: SAC with LayerNorm critics that learns from prior data.
 
-Every batch is half offline data, half replay (`agent.symmetric`). Two additions: the target value is clamped to
-the range that returns can have (sparse rewards: [0, 1]), and a cloning term draws the policy to offline and to
-imagined actions, which is where imagination helps most in short runs.
+Every batch is half offline data, half replay (`agent.symmetric`). One addition: the target value is clamped to the
+range that returns can have (sparse rewards: [0, 1]). With a `bc_weight` the policy is drawn to offline and to imagined
+actions, which is where imagination helps most in short runs.
 """
 
 from dataclasses import dataclass
@@ -24,8 +24,6 @@ class RLPDConfig(SACConfig):
     """Weight of the entropy at the start; it is tuned towards `target_entropy`."""
     entropy_in_backup: bool = False
     """Whether the target value counts entropy, as in plain SAC."""
-    bc_weight: float = 1.0
-    """Weight of the cloning term; 0 leaves it out."""
 
 
 class RLPD(SAC):

@@ -42,7 +42,8 @@ class SACConfig:
     entropy_in_backup: bool = True
     """Whether the target value counts entropy."""
     bc_weight: float = 0.0
-    """Weight of a cloning term on imagined actions; 0 is the untouched algorithm."""
+    """Weight of a cloning term on imagined and, where batches are symmetric, offline actions; 0 is the untouched
+    algorithm."""
     bf16: bool = False
     """Compute the networks in bfloat16."""
 

@@ -17,10 +17,11 @@ from pixeltraj.cli.preparing import Preparation
 from pixeltraj.cli.sight import draw_alike
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.eval import comparison, tidy_table
+from pixeltraj.eval.agents.catalogue import AGENTS
 from pixeltraj.eval.experiment import Experiment
 from pixeltraj.eval.experiment import run as run_experiment
 from pixeltraj.eval.recipes import get_recipe, overview
-from pixeltraj.eval.recipes.recipe import Recipe, Scale, Trial, get_scale
+from pixeltraj.eval.recipes.recipe import Recipe, Scale, Side, Trial, get_scale
 from pixeltraj.eval.results import Result
 from pixeltraj.files import read_json, write_json, write_whole
 
@@ -46,6 +47,9 @@ class Config:
     """Trials to run, as --plan names them; those of the scale if not given."""
     arms: tuple[str, ...] = ()
     """Arms to run, as --plan names them; all if not given."""
+    cloning: float = 0.0
+    """Weight of a term that draws policies to offline and imagined actions, of agents that have one (rlpd, sac, redq,
+    parrot); 0 is each algorithm as it was published. In short runs imagination helps most through it."""
     seeds: int | None = None
     """Runs of each arm; the scale's if not given."""
     processes: int = 2
@@ -75,7 +79,7 @@ def run(config: Config) -> None:
 
 
 def chosen(config: Config, recipe: Recipe, scale: Scale) -> list[Trial]:
-    """Raises PixeltrajError where --only or --arms name what is not there."""
+    """Raises PixeltrajError where --only or --arms name what is not there, or nobody takes the --cloning."""
     every = recipe.trials(scale)
     names = [trial.name for trial in every]
     unknown = [name for name in config.only if name not in names]
@@ -83,6 +87,10 @@ def chosen(config: Config, recipe: Recipe, scale: Scale) -> list[Trial]:
         there = ", ".join(dict.fromkeys(names))
         raise PixeltrajError(f"{recipe.name} has no trial {', '.join(unknown)}; it has: {there}")
     trials = [t for t in every if t.name in config.only] if config.only else recipe.chosen(scale)
+    if config.cloning:
+        trials = [replace(t, sides=tuple(cloning(side, config.cloning) for side in t.sides)) for t in trials]
+        if not any(hasattr(side.config, "bc_weight") for trial in trials for side in trial.sides):
+            raise PixeltrajError(f"no agent of {recipe.name} has a cloning term; leave --cloning out")
     if not config.arms:
         return trials
     known = list(dict.fromkeys(side.name for trial in trials for side in trial.sides))
@@ -90,6 +98,14 @@ def chosen(config: Config, recipe: Recipe, scale: Scale) -> list[Trial]:
     if unknown:
         raise PixeltrajError(f"{recipe.name} has no arm {', '.join(unknown)}; it has: {', '.join(known)}")
     return [replace(t, sides=tuple(side for side in t.sides if side.name in config.arms)) for t in trials]
+
+
+def cloning(side: Side, weight: float) -> Side:
+    """The side with the term, if its agent has one. Raises PixeltrajError for a weight below 0."""
+    if weight < 0:
+        raise PixeltrajError(f"--cloning is {weight}; it must be 0 or above")
+    settings = AGENTS[side.agent][1]() if side.config is None else side.config
+    return replace(side, config=replace(settings, bc_weight=weight)) if hasattr(settings, "bc_weight") else side
 
 
 def planned(config: Config, recipe: Recipe, scale: Scale, trials: list[Trial], preparation: Preparation) -> str:
@@ -106,9 +122,10 @@ def planned(config: Config, recipe: Recipe, scale: Scale, trials: list[Trial], p
 
 def remember(out: Path, config: Config) -> None:
     """Raises PixeltrajError where the folder holds another experiment."""
-    settings = {"recipe": config.name, "scale": config.scale, "base": config.base, "data": str(config.data)}
+    names = {"recipe": config.name, "scale": config.scale, "base": config.base, "data": str(config.data)}
+    settings = names | {"cloning": config.cloning}
     path = out / "config.json"
-    before = read_json(path, "experiment") if path.exists() else settings
+    before = {"cloning": 0.0} | read_json(path, "experiment") if path.exists() else settings
     changed = [key for key in settings if before.get(key) != settings[key]]
     if changed:
         raise PixeltrajError(f"{out} holds an experiment with another {' and '.join(changed)}; give another --out")

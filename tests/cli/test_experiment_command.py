@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from pixeltraj.cli import main
+from pixeltraj.cli.experiment import Config, chosen, remember
 from pixeltraj.cli.preparing import Preparation, first_transitions, mean_length
 from pixeltraj.cli.sight import draw_alike
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.eval.agents.bc_pixels import BCPixelsConfig
+from pixeltraj.eval.agents.rlpd import RLPDConfig
 from pixeltraj.eval.experiment import Experiment, run
 from pixeltraj.eval.recipes import get_recipe
 from pixeltraj.eval.recipes.recipe import SMALL, SMOKE, Data, Dreamer, Dreamt, Side, StateDreamer, Trial
@@ -89,6 +91,26 @@ def test_smoke(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     capsys.readouterr()
     assert main(["small" if word == "smoke" else word for word in command]) == 2
     assert "another scale; give another --out" in capsys.readouterr().err
+
+
+def test_cloning_is_of_those_that_have_the_term(tmp_path: Path) -> None:
+    recipe = get_recipe("figure4-offline-to-online")
+    trials = (chosen(Config(recipe.name, cloning=weight), recipe, SMOKE) for weight in (0.0, 10.0))
+    plain, drawn = ({side.name: side for trial in some for side in trial.sides} for some in trials)
+    weights = {name: getattr(side.config, "bc_weight", None) for name, side in drawn.items()}
+    assert {plain[name].agent for name, weight in weights.items() if weight == 10.0} == {"rlpd", "parrot"}
+    assert {plain[name].agent for name, weight in weights.items() if weight is None} == {"spirl"}
+    assert all(RLPDConfig() == (side.config or RLPDConfig()) for side in plain.values() if side.agent == "rlpd")
+    assert RLPDConfig().bc_weight == 0.0  # the algorithm as it was published
+    for name, weight, complaint in (
+        ("table1-offline", 1.0, "no agent of table1-offline has a cloning term; leave --cloning out"),
+        ("figure4-offline-to-online", -1.0, "--cloning is -1.0; it must be 0 or above"),
+    ):
+        with pytest.raises(PixeltrajError, match=complaint):
+            chosen(Config(name, cloning=weight), get_recipe(name), SMOKE)
+    remember(tmp_path, Config(recipe.name))
+    with pytest.raises(PixeltrajError, match="another cloning; give another --out"):
+        remember(tmp_path, Config(recipe.name, cloning=10.0))
 
 
 def test_pixels_of_what_was_imagined(tmp_path: Path, store_path: Path, base_path: Path) -> None:
