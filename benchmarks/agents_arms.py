@@ -6,8 +6,10 @@ from pathlib import Path
 from benchmarks.agents_config import Part
 from benchmarks.agents_contender import Contender
 from benchmarks.agents_online import adaptation, online
+from benchmarks.agents_read_oracle import ReadOracle
 from benchmarks.agents_runners import locomotion, offline
 from benchmarks.imagine_unseen import train_from_scratch
+from pixeltraj.cli.imagination import ImagineConfig
 from pixeltraj.cli.preparing import Preparation
 from pixeltraj.eval.arm import Arm
 from pixeltraj.eval.oracle import Oracle
@@ -53,4 +55,7 @@ def make(part: Part, setting: str, contender: Contender) -> Arm:
         store = store_of(part, setting, contender, contender.side.data[0])
         train_from_scratch(part.base, store, own_base(part, setting), part.effort.scratch_steps)
     arm = preparation(part, setting, contender).arm(contender.side)
+    if contender.read:
+        assert isinstance(arm.imagine, ImagineConfig)
+        return replace(arm, imagine=ReadOracle(arm.imagine))
     return replace(arm, imagine=Oracle()) if contender.oracle else arm

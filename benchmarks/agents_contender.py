@@ -22,6 +22,8 @@ class Contender:
     """The generator's U-Net has seen nothing but the data of the side."""
     oracle: bool = False
     """The simulator with the scripted policy imagines."""
+    read: bool = False
+    """The same, and the arm's decoder reads from its frames what the agent is given."""
 
     @property
     def name(self) -> str:

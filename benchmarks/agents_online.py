@@ -12,6 +12,7 @@ CLONING = 10.0
 WITH_CLONING = "+cloning"
 BASELINE = "demonstrations"
 IMAGINATION = "imagination"
+READ = "oracle-read"
 
 
 def online(task: str) -> list[Contender]:
@@ -22,6 +23,7 @@ def online(task: str) -> list[Contender]:
         BASELINE: Side(name=BASELINE, agent="rlpd", data=(data,)),
         IMAGINATION: Side(name=IMAGINATION, agent="rlpd", data=(data,), dreamer=pictures),
         "oracle": Side(name="oracle", agent="rlpd", data=(data,)),
+        READ: Side(name=READ, agent="rlpd", data=(data,), dreamer=pictures),
         "synther": Side(name="synther", agent="rlpd", data=(data,), synthetic=(Sampled(data),)),
         "state-level": Side(name="state-level", agent="rlpd", data=(data,), dreamer=StateDreamer(data)),
         "imagination-own": Side(name="imagination-own", agent="rlpd", data=(data,), dreamer=pictures),
@@ -35,7 +37,8 @@ def online(task: str) -> list[Contender]:
         sides |= with_and_without_cloning(side)
     ranks = (
         (f"{BASELINE}{WITH_CLONING}", "imagination+cloning", "oracle+cloning", "cloning", BASELINE, IMAGINATION),
-        ("synther+cloning", "state-level+cloning", "imagination-own+cloning", "demonstrations-100+cloning"),
+        ("synther+cloning", "state-level+cloning", "imagination-own+cloning", "demonstrations-100+cloning")
+        + (f"{READ}{WITH_CLONING}",),
     )
     rank = {name: i for i, names in enumerate(ranks) for name in names}
     ordered = [*rank, *(name for name in sides if name not in rank)]
@@ -48,7 +51,8 @@ def online(task: str) -> list[Contender]:
             made=_made(sides[name]) if "100" not in name else name.removesuffix(WITH_CLONING),
             many="100" in name,
             alone="own" in name,
-            oracle="oracle" in name,
+            oracle=name.removesuffix(WITH_CLONING) == "oracle",
+            read=name.removesuffix(WITH_CLONING) == READ,
         )
         for name in ordered
     ]
@@ -87,5 +91,8 @@ def with_and_without_cloning(side: Side) -> dict[str, Side]:
 
 
 def _made(side: Side) -> str | None:
-    """With and without cloning the same."""
-    return side.name.removesuffix(WITH_CLONING) if side.dreamer or side.synthetic else None
+    """With and without cloning the same; the oracle that is read needs what imagination needs."""
+    name = side.name.removesuffix(WITH_CLONING)
+    if name == READ:
+        return IMAGINATION
+    return name if side.dreamer or side.synthetic else None

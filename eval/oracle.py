@@ -49,7 +49,7 @@ class SimulatedImagination:
     def _trajectory(self, start: np.ndarray, snapshot: np.ndarray, rng: np.random.Generator) -> Trajectory:
         simulator = self.simulator
         simulator.restore(snapshot)
-        states = [start]
+        states, snapshots = [start], [snapshot]
         actions: list[np.ndarray] = []
         rewards: list[float] = []
         over = False
@@ -60,6 +60,7 @@ class SimulatedImagination:
             actions.append(noisy.clip(-1.0, 1.0).astype(np.float32))
             state, reward, over, _, _ = simulator.step(actions[-1])
             states.append(state)
+            snapshots.append(simulator.snapshot())
             rewards.append(reward)
         terminations = np.zeros(len(actions), dtype=bool)
         terminations[-1] = over
@@ -70,5 +71,6 @@ class SimulatedImagination:
             terminations=terminations,
             truncations=np.zeros(len(actions), dtype=bool),  # when an episode's time is up is the agent's affair
             keypoints=np.zeros((len(states), len(self.task.keypoints), 3), dtype=np.float32),
+            snapshots=np.stack(snapshots),
             origin={"oracle": True},
         )

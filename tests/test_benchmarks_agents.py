@@ -12,17 +12,25 @@ from benchmarks.agents_arms import contenders
 from benchmarks.agents_config import SETTINGS, Benchmark, Effort, Part
 from benchmarks.agents_figures import arm_figures, better, mean, reached, runner_figures, wallclock
 from benchmarks.agents_picture import columns, draw
+from benchmarks.agents_read_oracle import ReadOracle
 from benchmarks.agents_runners import NOISE, collect, returns
 from benchmarks.agents_stages import named, ran, speeds, stages, stages_of
 from benchmarks.agents_table import table
+from benchmarks.imagine_dynamics import really
 from benchmarks.jobs import Stage, result, run_stage, run_stages
+from pixeltraj.cli.imagination import ImagineConfig
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.eval.agents.rlpd import RLPDConfig
 from pixeltraj.eval.d4rl_scores import normalised
+from pixeltraj.eval.oracle import Oracle
 from pixeltraj.eval.recipes.recipe import Data
 from pixeltraj.eval.results import Result
 from pixeltraj.eval.run import Run
 from pixeltraj.files import write_json
+from pixeltraj.pruner import prune
+from pixeltraj.render.collect import CollectConfig
+from pixeltraj.render.collect import collect as collect_episodes
+from pixeltraj.render.render import RenderConfig, render
 from pixeltraj.store import Store
 
 TINY = Effort(
@@ -186,7 +194,7 @@ def test_what_matters_comes_first_and_what_it_needs_before_it() -> None:
     part, tasks = Part("online", Path("nowhere"), 10), (TASK, "coffee-push-v3")
     listed = [stage.name for stage in stages(part, tasks, (), 2)]
     assert listed[:2] == [f"made/{TASK}/data", f"runs/{TASK}/demonstrations+cloning/0"]
-    assert len(listed) == len(set(listed)) == 2 * (1 + 5 + 16 * 2)
+    assert len(listed) == len(set(listed)) == 2 * (1 + 5 + 18 * 2)
     for stage in stages(part, tasks, (), 2):
         assert all(listed.index(name) < listed.index(stage.name) for name in stage.after)
     by_name = {stage.name: stage for stage in stages(part, tasks, (), 2)}
@@ -195,6 +203,26 @@ def test_what_matters_comes_first_and_what_it_needs_before_it() -> None:
     assert listed.index("runs/coffee-push-v3/imagination+cloning/1") < listed.index(f"runs/{TASK}/oracle/0")
     with pytest.raises(PixeltrajError, match="no arm dreams; there are demonstrations\\+cloning, "):
         stages(part, tasks, ("dreams",), 1)
+
+
+def test_the_oracle_that_is_read_is_read_from_what_really_follows(
+    decoder_path: Path, base_path: Path, tmp_path: Path
+) -> None:
+    collect_episodes(CollectConfig(TASK, tmp_path / "store", episodes=1, noise=0.0))
+    render(RenderConfig(tmp_path / "store"))
+    store = Store.open(tmp_path / "store")
+    episode = store.trajectory(0)
+    assert episode.snapshots is not None and episode.terminations[-1]
+    last = len(episode)
+    at = [3, last - 2]  # the second ends before its image is full
+    imagine = ReadOracle(ImagineConfig(decoder_path, base=str(base_path)), Oracle(noise=0.0))(store.task)
+    found = imagine(episode.states[at], episode.snapshots[at], 0)
+    rows = np.minimum(np.array(at)[:, None] + np.arange(5), last)
+    for trajectory, other in zip(found, really(store, imagine.imaginer.decoder, rows), strict=True):
+        expected = prune(other, store.task)
+        np.testing.assert_allclose(trajectory.states, expected.states, atol=1e-5)
+        np.testing.assert_allclose(trajectory.actions, expected.actions, atol=1e-5)
+    imagine.close()
 
 
 def test_cloning_is_in_the_arms_that_say_so_and_in_no_other() -> None:
