@@ -57,5 +57,5 @@ def make(part: Part, setting: str, contender: Contender) -> Arm:
     arm = preparation(part, setting, contender).arm(contender.side)
     if contender.read:
         assert isinstance(arm.imagine, ImagineConfig)
-        return replace(arm, imagine=ReadOracle(arm.imagine))
+        return replace(arm, imagine=ReadOracle(arm.imagine, contender.actions_known))
     return replace(arm, imagine=Oracle()) if contender.oracle else arm

@@ -24,6 +24,8 @@ class Contender:
     """The simulator with the scripted policy imagines."""
     read: bool = False
     """The same, and the arm's decoder reads from its frames what the agent is given."""
+    actions_known: bool = False
+    """Of what is read: all but the actions, which are the simulator's."""
 
     @property
     def name(self) -> str:

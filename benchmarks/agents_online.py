@@ -12,7 +12,7 @@ CLONING = 10.0
 WITH_CLONING = "+cloning"
 BASELINE = "demonstrations"
 IMAGINATION = "imagination"
-READ = "oracle-read"
+READ, STATES_READ = "oracle-read", "oracle-read-states"
 
 
 def online(task: str) -> list[Contender]:
@@ -24,6 +24,7 @@ def online(task: str) -> list[Contender]:
         IMAGINATION: Side(name=IMAGINATION, agent="rlpd", data=(data,), dreamer=pictures),
         "oracle": Side(name="oracle", agent="rlpd", data=(data,)),
         READ: Side(name=READ, agent="rlpd", data=(data,), dreamer=pictures),
+        STATES_READ: Side(name=STATES_READ, agent="rlpd", data=(data,), dreamer=pictures),
         "synther": Side(name="synther", agent="rlpd", data=(data,), synthetic=(Sampled(data),)),
         "state-level": Side(name="state-level", agent="rlpd", data=(data,), dreamer=StateDreamer(data)),
         "imagination-own": Side(name="imagination-own", agent="rlpd", data=(data,), dreamer=pictures),
@@ -38,7 +39,7 @@ def online(task: str) -> list[Contender]:
     ranks = (
         (f"{BASELINE}{WITH_CLONING}", "imagination+cloning", "oracle+cloning", "cloning", BASELINE, IMAGINATION),
         ("synther+cloning", "state-level+cloning", "imagination-own+cloning", "demonstrations-100+cloning")
-        + (f"{READ}{WITH_CLONING}",),
+        + (f"{READ}{WITH_CLONING}", f"{STATES_READ}{WITH_CLONING}"),
     )
     rank = {name: i for i, names in enumerate(ranks) for name in names}
     ordered = [*rank, *(name for name in sides if name not in rank)]
@@ -52,7 +53,8 @@ def online(task: str) -> list[Contender]:
             many="100" in name,
             alone="own" in name,
             oracle=name.removesuffix(WITH_CLONING) == "oracle",
-            read=name.removesuffix(WITH_CLONING) == READ,
+            read=name.startswith(READ),
+            actions_known=name.startswith(STATES_READ),
         )
         for name in ordered
     ]
@@ -93,6 +95,6 @@ def with_and_without_cloning(side: Side) -> dict[str, Side]:
 def _made(side: Side) -> str | None:
     """With and without cloning the same; the oracle that is read needs what imagination needs."""
     name = side.name.removesuffix(WITH_CLONING)
-    if name == READ:
+    if name in (READ, STATES_READ):
         return IMAGINATION
     return name if side.dreamer or side.synthetic else None

@@ -2,10 +2,10 @@
 
 The simulator goes on with the scripted policy (`pixeltraj.eval.oracle`), its frames are drawn, and the arm's own
 decoder reads states, actions and rewards from them. Between it and the oracle lies reading; between it and imagination,
-what the generator makes of the future.
+what the generator makes of the future. Where only states are read, actions are the oracle's own.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ import torch
 from pixeltraj.cli.imagination import ImagineConfig
 from pixeltraj.eval.oracle import Oracle, SimulatedImagination
 from pixeltraj.imaginer import Imaginer
-from pixeltraj.pruner import prune
+from pixeltraj.pruner import prune, shortened
 from pixeltraj.render.renderer import Renderer
 from pixeltraj.task import Task
 from pixeltraj.trajectory import Trajectory
@@ -25,27 +25,34 @@ class ReadOracle:
 
     parts: ImagineConfig
     """Whose decoder reads, of images of one length."""
+    actions_known: bool = False
+    """Whether actions are the oracle's own."""
     oracle: Oracle = field(default_factory=Oracle)
 
     def __call__(self, task: Task) -> "ReadImagination":
         imaginer, wanted = self.parts.read()
-        return ReadImagination(self.oracle(task), imaginer, self.parts.renderer(task, wanted))
+        return ReadImagination(self, self.oracle(task), imaginer, self.parts.renderer(task, wanted))
 
 
 class ReadImagination:
     """states and snapshots in, trajectories out: pixeltraj.replay_buffer.Imagine."""
 
-    def __init__(self, oracle: SimulatedImagination, imaginer: Imaginer, renderer: Renderer) -> None:
-        self.oracle, self.imaginer, self.renderer = oracle, imaginer, renderer
+    def __init__(
+        self, config: ReadOracle, oracle: SimulatedImagination, imaginer: Imaginer, renderer: Renderer
+    ) -> None:
+        self.config, self.oracle, self.imaginer, self.renderer = config, oracle, imaginer, renderer
 
     @torch.no_grad()
     def __call__(self, states: np.ndarray, snapshots: np.ndarray, seed: int) -> list[Trajectory]:
         task, generator = self.imaginer.task, self.imaginer.generator
-        frames = np.stack([self._drawn(true) for true in self.oracle(states, snapshots, seed)])  # (B, K, 84, 84, 3)
+        truth = self.oracle(states, snapshots, seed)
+        frames = np.stack([self._drawn(true) for true in truth])  # (B, K, 84, 84, 3)
         tiles = generator.base.encode(frames.reshape(-1, *frames.shape[2:])).unflatten(0, frames.shape[:2])
         prompts = [task.prompt_of(state, snapshot) for state, snapshot in zip(states, snapshots)]
         starts = np.asarray(states, np.float32)
         read = self.imaginer.decoder.decode(generator.grid.join(tiles), tiles[:, 0], prompts, starts)
+        if self.config.actions_known:
+            read = [known(trajectory, true) for trajectory, true in zip(read, truth, strict=True)]
         return [prune(trajectory, task) for trajectory in read]
 
     def _drawn(self, trajectory: Trajectory) -> np.ndarray:
@@ -56,3 +63,9 @@ class ReadImagination:
 
     def close(self) -> None:
         self.renderer.close()
+
+
+def known(read: Trajectory, true: Trajectory) -> Trajectory:
+    """What was read, as far as the other goes, with its actions."""
+    read = shortened(read, min(len(read), len(true)))
+    return replace(read, actions=true.actions[: len(read)])

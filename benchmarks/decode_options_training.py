@@ -113,7 +113,7 @@ def option_decoder(
     heads = option_heads(option, own, joined(clean) if len(clean) > 1 else clean[0], config)
     still, moved = [windows for pair in kinds for windows in pair], [lesson.moved for lesson in lessons]
     direct = isinstance(own, DirectTask)
-    locate: Phase = DirectPhase(own, still, heads) if direct else KeypointPhase(own, still, moved, heads)
+    locate: Phase = DirectPhase(own, still, heads) if direct else KeypointPhase(own, [still, moved], heads)
     located = list(heads.keypoint.parameters())
     others = [p for name, p in heads.named_parameters() if not name.startswith("keypoint.") and p.requires_grad]
     descend(located, lambda rng, _: locate.loss(rng, config.batch), config.steps, config, 0)

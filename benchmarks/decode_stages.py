@@ -19,6 +19,7 @@ from pixeltraj.cli import guarded
 from pixeltraj.cli.imagination import ImagineConfig
 from pixeltraj.cli.imagine import Config as ImagineStoreConfig
 from pixeltraj.cli.imagine import imagine
+from pixeltraj.cli.sight import draw_alike
 from pixeltraj.cli.synther import Config as SyntherStoreConfig
 from pixeltraj.cli.synther import synthesize
 from pixeltraj.decode.audit_store import AuditConfig, audit_store
@@ -65,7 +66,7 @@ def decoding(config: Benchmark, task: str) -> dict[str, Any]:
     out = config.decoder(task)
     if not (out / CONFIG).exists():
         steps = {"steps": effort.keypoint_steps, "head_steps": effort.head_steps, "windows": effort.windows}
-        train(TrainConfig(store, out, config.base, lora, (K,), **steps, copies=2, seed=effort.seed))
+        train(TrainConfig(store, out, config.base, lora, (K,), **steps, copies=2, seed=effort.seed), draw_alike)
     return {"metrics": reader(config, task).about["metrics"]}
 
 

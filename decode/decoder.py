@@ -26,11 +26,12 @@ from pixeltraj.task import Task
 from pixeltraj.tasks import get_task
 from pixeltraj.trajectory import Trajectory
 
-SCHEMA = 5
+SCHEMA = 6
 WEIGHTS, CONFIG = "decoder.safetensors", "config.json"
 BATCH = 32
 CARRY = 0.8
-"""Share of a frame's correction that the next one needs too: what was misread once is misread again."""
+"""Share of a frame's correction that the next one needs too: what was misread once is misread again. All of it where
+things can be anywhere (`Task.movable`): what is misread far from the data is misread in all of a window."""
 FARTHEST = 0.1
 """Metres. A frame 0 that disagrees with the known state by more was not understood: the frames after it learn
 nothing from its correction."""
@@ -128,7 +129,7 @@ class Decoder:
         pixels, pooled = self.heads.locate(features)
         keypoints = self.task.camera.unproject(pixels.cpu().numpy())
         shift = pin(self.task, keypoints[:, :1], starts)  # (B, 1, N, 3)
-        refined, spread = self.heads.refined(torch.from_numpy(carried(keypoints, shift)).to(pooled), pooled)
+        refined, spread = self.heads.refined(torch.from_numpy(carried(self.task, keypoints, shift)).to(pooled), pooled)
         keypoints = refined.cpu().numpy().astype(np.float64)
         known = self.fit(known_states(self.task, keypoints, starts), keypoints, spread.cpu().numpy())
         states = torch.from_numpy(known).to(pooled)
@@ -232,10 +233,10 @@ def known_states(task: Task, keypoints: np.ndarray, starts: np.ndarray) -> np.nd
     return states
 
 
-def carried(keypoints: np.ndarray, shift: np.ndarray) -> np.ndarray:
+def carried(task: Task, keypoints: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """keypoints (B, K, N, 3) and the correction of frame 0 (B, 1, N, 3) -> corrected keypoints (B, K, N, 3)."""
     near = np.abs(shift).max(axis=(1, 2, 3), keepdims=True) < FARTHEST
-    share = CARRY ** np.arange(keypoints.shape[1])[:, None, None]
+    share = (1.0 if task.movable else CARRY) ** np.arange(keypoints.shape[1])[:, None, None]
     corrected = keypoints + np.where(near, share * shift, 0.0)
     corrected[:, :1] = keypoints[:, :1] + shift
     return corrected

@@ -16,6 +16,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from pixeltraj.camera import FRAME_SIZE
+from pixeltraj.decode.scatter import MakeSight, scatter
 from pixeltraj.generator import LAST, Generator
 from pixeltraj.grid import COLUMNS, LATENT, Grid
 from pixeltraj.latents import Latents, store_latents
@@ -113,7 +114,9 @@ class Windows:
         real = np.diff(rows, axis=1) > 0
         steps = rows[:, :-1]
         return cls(
-            features=_features(latents, rows[:, 0], store, generator, noise, reconstruct, seed, see),
+            features=_features(
+                latents, store, rows[:, 0], states[rows[:, 0]], generator, noise, reconstruct, seed, see
+            ),
             states=states[rows],
             keypoints=keypoints[rows],
             actions=actions[steps],
@@ -121,6 +124,36 @@ class Windows:
             terminations=real & over[steps],
             real=real,
             moved=np.concatenate([np.tile(by, (len(part), 1)) for part, by in zip(parts, moves)]),
+        )
+
+    @classmethod
+    def scattered(
+        cls,
+        store: Store,
+        episodes: list[int],
+        generator: Generator,
+        sight: MakeSight,
+        count: int,
+        noise: float,
+        seed: int,
+    ) -> "Windows":
+        """`count` windows of the episodes, some more than once, drawn anew with things elsewhere (`decode.scatter`). Of
+        actions, rewards and ends they tell nothing: no transition in them is `real`."""
+        rng = np.random.default_rng([seed, 4])
+        rows = np.concatenate([store_windows(store, generator.k, [e]) for e in episodes])
+        rows = rows[np.sort(rng.integers(len(rows), size=count))]
+        scene = scatter(store, rows, sight, rng)
+        latents = generator.base.encode(scene.frames.reshape(-1, *scene.frames.shape[2:])).unflatten(0, rows.shape)
+        steps, nothing = (len(rows), generator.k - 1), np.zeros((len(rows), 2), dtype=int)
+        return cls(
+            features=_features(latents, store, rows[:, 0], scene.states[:, 0], generator, noise, False, seed, None),
+            states=scene.states,
+            keypoints=scene.keypoints,
+            actions=np.zeros((*steps, store.task.action_size), np.float32),
+            rewards=np.zeros(steps, np.float32),
+            terminations=np.zeros(steps, bool),
+            real=np.zeros(steps, bool),
+            moved=nothing,
         )
 
 
@@ -140,19 +173,19 @@ def _latents(store: Store, generator: Generator, still: Latents | None, rows: np
 
 def _features(
     latents: Tensor,
-    first_rows: np.ndarray,
     store: Store,
+    first_rows: np.ndarray,
+    starts: np.ndarray,
     generator: Generator,
     noise: float,
     reconstruct: bool,
     seed: int,
     see: See | None,
 ) -> Tensor:
-    """(W, K, 4, L, L), rows (W,) of their first frames -> (W, K, C, L, L) float16."""
+    """(W, K, 4, L, L), rows (W,) of their first frames and the states (W, S) of these -> (W, K, C, L, L) float16."""
     random = torch.Generator().manual_seed(seed)
     features: list[Tensor] = []
     told = store.prompts(first_rows)
-    starts = store.windows("states", first_rows[:, None])[:, 0]
     parts = zip(latents.split(BATCH), torch.from_numpy(starts).split(BATCH))
     for i, (tiles, states) in enumerate(tqdm(list(parts), desc=f"features {store.path.name}", unit="batch")):
         scale = noise * torch.rand((*tiles.shape[:2], 1, 1, 1), generator=random)

@@ -24,6 +24,7 @@ from pixeltraj.decode.fit import Fit
 from pixeltraj.decode.heads import Heads, HeadsConfig, keypoint_loss
 from pixeltraj.decode.measurement import errors
 from pixeltraj.decode.motion import Motion
+from pixeltraj.decode.scatter import MakeSight
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.files import provenance
 from pixeltraj.generator import Generator
@@ -63,6 +64,9 @@ class TrainConfig:
     """Pixels by which further copies of the frames are moved."""
     copies: int = 4
     """How many of them; each has every so-manieth window."""
+    scatter: int = 600
+    """Windows that are drawn anew with things elsewhere, where the task says what can be moved: what no demonstrator
+    showed is read better then. 0 for none."""
     windows: int = 2500
     """Windows of each kind at most; of a larger store every second, third, ..."""
     jitter: float = 0.5
@@ -72,17 +76,20 @@ class TrainConfig:
     """Of weights, noise and batches."""
 
 
-def train(config: TrainConfig) -> Decoder:
-    """Train, or go on training; measure; save. Raises PixeltrajError where the store, the base or the LoRA
-    cannot be used, or where `out` holds a finished decoder."""
+def train(config: TrainConfig, sight: MakeSight | None = None) -> Decoder:
+    """Train, or go on training; measure; save.
+
+    sight: draws the windows to `scatter` (`pixeltraj.cli.sight.draw_alike`); without it there are none. Raises
+    PixeltrajError where the store, the base or the LoRA cannot be used, or where `out` holds a finished decoder.
+    """
     if (config.out / CONFIG).exists():
         raise PixeltrajError(f"{config.out} holds a decoder already; give another --out or remove it")
     store = Store.open(config.store)
     generator = Generator.load(Base.load(config.base), config.lora)
-    return train_on(store, generator, config)
+    return train_on(store, generator, config, sight)
 
 
-def train_on(store: Store, generator: Generator, config: TrainConfig) -> Decoder:
+def train_on(store: Store, generator: Generator, config: TrainConfig, sight: MakeSight | None = None) -> Decoder:
     """`train`, with store and generator at hand."""
     task = store.task
     store.require_frames()
@@ -90,7 +97,9 @@ def train_on(store: Store, generator: Generator, config: TrainConfig) -> Decoder
     training, heldout = store.split()
     generators = [generator.at(k) for k in config.k or generator.lengths]
     require_windows(store, tuple(g.k for g in generators))
-    checkpoint = Checkpoint(config.out / "train.checkpoint", asdict(config) | {"generator": generator.identity})
+    scatter = config.scatter if sight and task.movable and store.attributes["snapshot_layout"] else 0
+    asked = asdict(config) | {"generator": generator.identity, "scatter": scatter}
+    checkpoint = Checkpoint(config.out / "train.checkpoint", asked)
     step, states = checkpoint.load()
     every = -(-len(store_windows(store, generators[0].k, training)) // config.windows)
     strides = [every * g.grid.rows for g in generators]  # windows overlap: fewer long ones hold as many tiles
@@ -101,6 +110,9 @@ def train_on(store: Store, generator: Generator, config: TrainConfig) -> Decoder
         Windows.read(store, training, generators[0], noise, False, config.move, every * copies, seed + i)
         for i in range(1, copies + 1)
     ]
+    scattered: list[Windows] = []
+    if sight and scatter:
+        scattered.append(Windows.scattered(store, training, generators[0], sight, scatter, noise, seed))
     heads = make_heads(task, clean[0], config)
     total = config.steps + config.head_steps
     phases = {"keypoints": list(heads.keypoint.parameters())}
@@ -110,13 +122,14 @@ def train_on(store: Store, generator: Generator, config: TrainConfig) -> Decoder
         heads.load_state_dict(states["heads"])
         for name, optimizer in optimizers.items():
             optimizer.load_state_dict(states[f"optimizer of {name}"])
-    locate, behave = KeypointPhase(task, [*clean, *noisy], moved, heads), None
-    fit = fit_of(task, heads)
+    locate, behave = KeypointPhase(task, [[*clean, *noisy], moved, scattered], heads), None
+    fit, elsewhere = fit_of(task, heads), list[BehaviourPhase]()
     bar = tqdm(range(step, total), desc="decoder", initial=step, total=total, unit="step")
     for step in bar:
         rng = np.random.default_rng([config.seed, step])
         first = step < config.steps
         if not first and behave is None:
+            elsewhere = [BehaviourPhase(task, [windows], heads, fit) for windows in scattered]
             behave = [BehaviourPhase(task, [one, other], heads, fit) for one, other in zip(clean, noisy)]
         progress = step / config.steps if first else (step - config.steps) / config.head_steps
         optimizer = optimizers["keypoints" if first else "heads"]
@@ -127,6 +140,7 @@ def train_on(store: Store, generator: Generator, config: TrainConfig) -> Decoder
         else:
             phase, length = behave[step % len(behave)], generators[step % len(behave)].grid.rows
             loss = phase.loss(rng, max(1, 2 * config.batch // length), config.jitter)
+            loss = sum((other.loss(rng, config.batch, config.jitter) for other in elsewhere), loss)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(phases["keypoints" if first else "heads"], 1.0)
@@ -140,7 +154,7 @@ def train_on(store: Store, generator: Generator, config: TrainConfig) -> Decoder
     choose_threshold(heads, behave, config)
     decoder = Decoder(task, generator, heads, tuple(g.k for g in generators))
     span = np.ptp(clean[0].states.reshape(-1, task.state_size), axis=0)
-    del clean, noisy, moved, locate, behave
+    del clean, noisy, moved, scattered, locate, behave
     few = -(-len(store_windows(store, generators[0].k, heldout)) // config.windows)
     halves = [
         [Windows.read(store, half, g, stride=few * g.grid.rows) for g in generators]
@@ -210,11 +224,12 @@ def make_heads(task: Task, windows: Windows, config: TrainConfig) -> Heads:
 
 
 class KeypointPhase:
-    """Single tiles and where their keypoints are; half of each batch is moved."""
+    """Single tiles and where their keypoints are; as many in each batch of every kind that there is."""
 
-    def __init__(self, task: Task, still: list[Windows], moved: list[Windows], heads: Heads) -> None:
+    def __init__(self, task: Task, kinds: list[list[Windows]], heads: Heads) -> None:
+        """kinds: as they are, moved, scattered."""
         self.head, self.focal = heads.keypoint, task.camera.focal
-        self.kinds = [(windows, _targets(task, windows)) for windows in (still, moved) if windows]
+        self.kinds = [(windows, _targets(task, windows)) for windows in kinds if windows]
 
     def loss(self, rng: np.random.Generator, batch: int) -> Tensor:
         tiles, targets, deep = [], [], []
@@ -271,7 +286,7 @@ class BehaviourPhase:
     def refined(self, copy: int, rows: np.ndarray, jitter: np.ndarray | float = 0.0) -> tuple[Tensor, Tensor]:
         """Keypoints (B, K, N, 3) of some windows and their uncertainty (B, K, N), both in metres."""
         keypoints, starts = self.keypoints[copy][rows] + jitter, self.truth.states[rows, 0]
-        keypoints = carried(keypoints, pin(self.task, keypoints[:, :1], starts))
+        keypoints = carried(self.task, keypoints, pin(self.task, keypoints[:, :1], starts))
         return self.heads.refined(torch.from_numpy(keypoints).float(), self.pooled[copy][rows])
 
     def known(self, keypoints: Tensor, spread: Tensor, rows: np.ndarray) -> Tensor:
@@ -284,12 +299,15 @@ class BehaviourPhase:
         copy = int(rng.integers(len(self.keypoints)))
         others = rng.integers(len(self.states), size=batch)
         keypoints, spread = self.refined(copy, rows, jitter * self.missed[copy][others])
-        states, pooled = self.known(keypoints, spread, rows), self.pooled[copy][rows]
         heads, index, real = self.heads, list(self.heads.config.hidden), self.real[rows]
+        refined = refinement_loss(keypoints[:, 1:], spread[:, 1:], self.points[rows, 1:], heads.misread)
+        if not real.any():  # nothing is known but where things are
+            return refined
+        states, pooled = self.known(keypoints, spread, rows), self.pooled[copy][rows]
         filled = heads.fill(states, pooled)
         actions, outcome = heads.act(filled.detach(), pooled)
         loss = functional.huber_loss(actions[real], self.actions[rows][real], delta=0.5)
-        loss = loss + refinement_loss(keypoints[:, 1:], spread[:, 1:], self.points[rows, 1:], heads.misread)
+        loss = loss + refined
         loss = loss + functional.binary_cross_entropy_with_logits(
             outcome[..., -1], self.over[rows], pos_weight=torch.tensor(self.weight)
         )

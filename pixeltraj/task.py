@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -43,6 +44,21 @@ class Dimension:
     unit: str
 
 
+@dataclass(frozen=True)
+class Movable:
+    """Where a thing is along one axis, and that it can be elsewhere, and go another way."""
+
+    names: tuple[str, ...]
+    """Dimensions of the state that say so: now, and where there are more a decision before, two before, ..."""
+    deviation: float
+    """By how much it may be put elsewhere, in the dimensions' unit."""
+    drift: float
+    """By how much more it may move with every decision."""
+    low: float = -math.inf
+    high: float = math.inf
+    """Where it stays between."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task(ABC):
     """An environment, how it is described, how it is seen and how its state is read back from what is seen.
@@ -61,6 +77,8 @@ class Task(ABC):
     """Dimensions that never change within an episode: imagination takes them from the start state."""
     hidden: tuple[str, ...] = ()
     """Dimensions that keypoints do not tell (velocities): the decoder reads them from the window."""
+    movable: tuple[Movable, ...] = ()
+    """What can be put elsewhere. A decoder learns from it to read what no data shows."""
     pose: tuple[str, ...] = ()
     """Dimensions that are the last coordinates of the simulator's configuration (qpos), in its order: the decoder fits
     them to all keypoints at once. None where geometry alone is exact."""

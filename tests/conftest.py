@@ -18,7 +18,7 @@ from pixeltraj.store import Store
 
 torch.set_num_threads(1)
 
-QUICK = {"steps": 2, "head_steps": 2, "batch": 4, "copies": 1, "windows": 40}
+QUICK = {"steps": 2, "head_steps": 2, "batch": 4, "copies": 1, "windows": 40, "scatter": 2}
 """Of a decoder's training: all that it does, on few windows."""
 
 

@@ -194,7 +194,7 @@ def test_what_matters_comes_first_and_what_it_needs_before_it() -> None:
     part, tasks = Part("online", Path("nowhere"), 10), (TASK, "coffee-push-v3")
     listed = [stage.name for stage in stages(part, tasks, (), 2)]
     assert listed[:2] == [f"made/{TASK}/data", f"runs/{TASK}/demonstrations+cloning/0"]
-    assert len(listed) == len(set(listed)) == 2 * (1 + 5 + 18 * 2)
+    assert len(listed) == len(set(listed)) == 2 * (1 + 5 + 20 * 2)
     for stage in stages(part, tasks, (), 2):
         assert all(listed.index(name) < listed.index(stage.name) for name in stage.after)
     by_name = {stage.name: stage for stage in stages(part, tasks, (), 2)}
@@ -215,13 +215,20 @@ def test_the_oracle_that_is_read_is_read_from_what_really_follows(
     assert episode.snapshots is not None and episode.terminations[-1]
     last = len(episode)
     at = [3, last - 2]  # the second ends before its image is full
-    imagine = ReadOracle(ImagineConfig(decoder_path, base=str(base_path)), Oracle(noise=0.0))(store.task)
+    parts = ImagineConfig(decoder_path, base=str(base_path))
+    imagine = ReadOracle(parts, oracle=Oracle(noise=0.0))(store.task)
     found = imagine(episode.states[at], episode.snapshots[at], 0)
     rows = np.minimum(np.array(at)[:, None] + np.arange(5), last)
     for trajectory, other in zip(found, really(store, imagine.imaginer.decoder, rows), strict=True):
         expected = prune(other, store.task)
         np.testing.assert_allclose(trajectory.states, expected.states, atol=1e-5)
         np.testing.assert_allclose(trajectory.actions, expected.actions, atol=1e-5)
+    imagine.close()
+    imagine = ReadOracle(parts, True, Oracle(noise=0.0))(store.task)
+    for place, read, trajectory in zip(at, found, imagine(episode.states[at], episode.snapshots[at], 0), strict=True):
+        steps = len(trajectory)
+        np.testing.assert_allclose(trajectory.actions, episode.actions[place : place + steps], atol=1e-6)
+        np.testing.assert_array_equal(trajectory.states, read.states[: steps + 1])
     imagine.close()
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pixeltraj.cli.sight import draw_alike
 from pixeltraj.decode.train import TrainConfig, train
 
 Config = TrainConfig
@@ -9,7 +10,7 @@ Config = TrainConfig
 
 def run(config: TrainConfig) -> None:
     """Train, then print the errors on held-out real frames."""
-    print(table(train(config).about["metrics"]))
+    print(table(train(config, draw_alike).about["metrics"]))
     print(f"decoder in {config.out}")
 
 

@@ -21,6 +21,7 @@ from pixeltraj.cli import imagine as imagine_command
 from pixeltraj.cli import report as report_command
 from pixeltraj.cli.imagination import ImagineConfig
 from pixeltraj.cli.report_figures import check
+from pixeltraj.cli.sight import draw_alike
 from pixeltraj.decode.train import TrainConfig, train
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.eval.agents.rlpd import RLPDConfig
@@ -83,7 +84,7 @@ def run(config: Config) -> None:
         head_steps=config.decode_steps,
         seed=config.seed,
     )
-    clock.time("decoder", lambda: train(training))
+    clock.time("decoder", lambda: train(training, draw_alike))
     parts = ImagineConfig(decoder=out / "decoder", lora=out / "lora", base=config.base)
     imagining = imagine_command.Config(
         **vars(parts), task=config.task, source=demos, out=out / "imagined", n=config.imagined, seed=config.seed

@@ -17,6 +17,7 @@ from pixeltraj.cli.adaptation import Adaptation, AdaptiveImagineConfig
 from pixeltraj.cli.imagination import ImagineConfig
 from pixeltraj.cli.imagine import Config as ImagineCommand
 from pixeltraj.cli.imagine import imagine
+from pixeltraj.cli.sight import draw_alike
 from pixeltraj.cli.state_level import Config as StateLevelCommand
 from pixeltraj.cli.state_level import synthesize as sample_states
 from pixeltraj.cli.synther import Config as SyntherCommand
@@ -141,7 +142,9 @@ class Preparation:
         finetune(tuning)
         if not (decoder / DECODER_CONFIG).exists():
             reading = self.scale.decode_steps
-            train(TrainConfig(read, decoder, self.base, lora, steps=reading, head_steps=reading))
+            few = min(TrainConfig.scatter, reading // 5)
+            asked = TrainConfig(read, decoder, self.base, lora, steps=reading, head_steps=reading, scatter=few)
+            train(asked, draw_alike)
         estimated = len(dreamer.k) > 1 and tells_an_end(Store.open(read))
         if estimated and not (length / LENGTH_CONFIG).exists():
             train_length(LengthConfig(read, length, k=dreamer.k))

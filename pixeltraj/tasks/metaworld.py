@@ -9,7 +9,7 @@ import numpy as np
 from pixeltraj.camera import Camera
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.simulator import Simulator
-from pixeltraj.task import Dimension, Keypoint, Outcome, Task
+from pixeltraj.task import Dimension, Keypoint, Movable, Outcome, Task
 from pixeltraj.tasks.cameras import named_camera
 from pixeltraj.tasks.metaworld_placing import Placing
 from pixeltraj.tasks.metaworld_success import SOLVED
@@ -24,6 +24,17 @@ _GOAL = ("goal_x", "goal_y", "goal_z")
 _STATE = tuple(
     Dimension(name, "open" if "gripper" in name else "m")
     for name in (*_NOW, *(f"previous_{name}" for name in _NOW), *_GOAL)
+)
+_MOVABLE = tuple(
+    Movable((name, f"previous_{name}"), *how)
+    for name, how in {
+        "hand_x": (0.08, 0.006),
+        "hand_y": (0.08, 0.006),
+        "hand_z": (0.08, 0.006, 0.04),  # above the table
+        "gripper": (0.2, 0.02, 0.25, 1.0),
+        "object_x": (0.06, 0.004),
+        "object_y": (0.06, 0.004),
+    }.items()
 )
 _LAG = 2.0  # decisions by which the hand follows its mocap
 _GRIPPER_SPAN = 0.1  # metres between the claws that Meta-World calls fully open
@@ -43,6 +54,7 @@ class MetaWorldTask(Task):
     camera: Camera = CAMERA
     state: tuple[Dimension, ...] = _STATE
     static: tuple[str, ...] = _GOAL
+    movable: tuple[Movable, ...] = _MOVABLE
     action_size: int = 4
     action_repeat: int = 2
     horizon: int = 75

@@ -28,7 +28,7 @@ HALF = Keep(uncertainty=0.75, cycle=0.75)
 def decoder_path(store_path: Path, base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One whose states the simulator can be brought to, so that there is something to keep."""
     folder = tmp_path_factory.mktemp("decoders") / "decoder"
-    train(TrainConfig(store_path, folder, str(base_path), k=(5,), steps=10, head_steps=10, copies=1))
+    train(TrainConfig(store_path, folder, str(base_path), k=(5,), steps=10, head_steps=10, copies=1, scatter=2))
     return folder
 
 

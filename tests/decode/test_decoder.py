@@ -82,7 +82,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def config(store: Store, out: Path, base: Base, **fields: Any) -> TrainConfig:
-    quick: dict[str, Any] = {"k": (5,), "steps": 20, "head_steps": 20, "batch": 4} | fields
+    quick: dict[str, Any] = {"k": (5,), "steps": 20, "head_steps": 20, "batch": 4, "scatter": 0} | fields
     return TrainConfig(store=store.path, out=out, base=base.path, **quick)
 
 
@@ -357,7 +357,7 @@ def test_training_survives_a_kill(store: Store, generator: Generator, tmp_path: 
         "from pathlib import Path; from pixeltraj.decode import train as module\n"
         "module.CHECKPOINT_EVERY = 4\n"
         f"module.train(module.TrainConfig(store=Path({str(store.path)!r}), out=Path({str(killed.out)!r}), "
-        f"base={generator.base.path!r}, k=(5,), steps=20, head_steps=20, batch=4))\n"
+        f"base={generator.base.path!r}, k=(5,), steps=20, head_steps=20, batch=4, scatter=0))\n"
     )
     process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
     checkpoint = killed.out / "train.checkpoint"
