@@ -25,7 +25,7 @@ SMALL = {
     "pixeltraj export": "",
     "pixeltraj import": "",
     LAUNCH: "--steps 2 --batch 2 --rank 2 --base {base}",
-    "pixeltraj decode": "--steps 2 --head-steps 2 --batch 4 --copies 1 --windows 40 --base {base}",
+    "pixeltraj decode": "--steps 2 --head-steps 2 --batch 4 --copies 1 --windows 40 --scatter 2 --base {base}",
     "pixeltraj imagine": "--n 4 --base {base}",
     "pixeltraj audit": "",
     "pixeltraj report": "--base {base}",

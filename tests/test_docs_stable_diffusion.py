@@ -21,7 +21,7 @@ LAUNCH = "accelerate launch -m pixeltraj.finetune "
 SMALL = {
     "pixeltraj collect": "--episodes 5 --max-steps 4",
     LAUNCH: "--steps 2 --batch 1 --rank 2",
-    "pixeltraj decode": "--steps 2 --head-steps 2 --batch 2 --copies 1",
+    "pixeltraj decode": "--steps 2 --head-steps 2 --batch 2 --copies 1 --scatter 2",
     "pixeltraj imagine": "--n 1",
     "pixeltraj distill": "--steps 1 --batch 1 --rank 2 --cut 2 --jump 1",
 }
