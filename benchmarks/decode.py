@@ -8,7 +8,6 @@ that the decoder reads from real frames, and SynthER's are audited against the s
 
 import os
 import platform
-import signal
 import sys
 from dataclasses import asdict
 from typing import Any
@@ -19,10 +18,10 @@ import tyro
 
 from benchmarks.decode_config import Benchmark
 from benchmarks.decode_stages import stages, timed
-from benchmarks.jobs import result, run_stages
+from benchmarks.jobs import result, run_benchmark
 from pixeltraj.base import Base
 from pixeltraj.cli import guarded
-from pixeltraj.files import provenance, write_json
+from pixeltraj.files import provenance
 from pixeltraj.tasks import get_task
 
 MODULE = "benchmarks.decode_stages"
@@ -148,15 +147,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def run(config: Benchmark) -> int:
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as an interrupt does: stages end with it
-    config.remember()
-    run_stages(config, stages(config), MODULE)
-    run_stages(config, timed(config), MODULE)
-    measured = report(config)
-    if config.json:
-        write_json(config.json, measured)
-    print(table(measured))
+    run_benchmark(config, [stages(config), timed(config)], MODULE, report, table)
     return 0
 
 

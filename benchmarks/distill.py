@@ -8,7 +8,6 @@ up there.
 
 import os
 import platform
-import signal
 import sys
 from dataclasses import asdict
 from typing import Any
@@ -17,10 +16,10 @@ import torch
 import tyro
 
 from benchmarks.distill_stages import STEPS, Benchmark, stages, timed
-from benchmarks.jobs import result, run_stages
+from benchmarks.jobs import result, run_benchmark
 from pixeltraj.base import Base
 from pixeltraj.cli import guarded
-from pixeltraj.files import provenance, write_json
+from pixeltraj.files import provenance
 
 MODULE = "benchmarks.distill_stages"
 COLUMNS = {
@@ -82,15 +81,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def run(config: Benchmark) -> int:
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as an interrupt does: stages end with it
-    config.remember()
-    run_stages(config, stages(config), MODULE)
-    run_stages(config, timed(config), MODULE)
-    measured = report(config)
-    if config.json:
-        write_json(config.json, measured)
-    print(table(measured))
+    run_benchmark(config, [stages(config), timed(config)], MODULE, report, table)
     return 0
 
 

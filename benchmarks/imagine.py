@@ -8,7 +8,6 @@ one only prints. --scratch, --prompts and --pictures take longer and may be adde
 
 import os
 import platform
-import signal
 import sys
 from dataclasses import asdict
 from typing import Any
@@ -21,10 +20,10 @@ from benchmarks.imagine_config import EPISODES_FROM, HELDOUT_TASKS, Benchmark
 from benchmarks.imagine_pictures import draw_extremes
 from benchmarks.imagine_stages import stages, timed, unseen
 from benchmarks.imagine_table import table
-from benchmarks.jobs import result, run_stages
+from benchmarks.jobs import result, run_benchmark
 from pixeltraj.base import Base
 from pixeltraj.cli import guarded
-from pixeltraj.files import provenance, write_json
+from pixeltraj.files import provenance
 
 MODULE = "benchmarks.imagine_stages"
 PIXELS = ("goal_ok", "object_px", "hand_px_best", "hand_px_mean")
@@ -89,17 +88,8 @@ def over_tasks(found: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def run(config: Benchmark) -> int:
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as an interrupt does: stages end with it
-    config.remember()
-    run_stages(config, stages(config), MODULE)
-    run_stages(config, timed(config), MODULE)
-    if config.scratch or config.prompts:
-        run_stages(config, unseen(config.scratch, config.prompts), MODULE)
-    measured = report(config)
-    if config.json:
-        write_json(config.json, measured)
-    print(table(measured))
+    extra = unseen(config.scratch, config.prompts) if config.scratch or config.prompts else []
+    run_benchmark(config, [stages(config), timed(config), extra], MODULE, report, table)
     if config.pictures:
         for task in config.tasks:
             print(*draw_extremes(config, task, config.pictures), sep="\n")

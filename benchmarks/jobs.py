@@ -7,6 +7,7 @@ OUT/logs/NAME.log       what it printed
 
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Generic, Protocol, TypeVar
 
+import torch
 from tqdm import tqdm
 
 from pixeltraj.errors import PixeltrajError
@@ -35,7 +37,19 @@ class Job(Protocol):
         """Processes at a time."""
 
 
+class Benchmark(Job, Protocol):
+    """One that is asked for on the command line."""
+
+    @property
+    def json(self) -> Path | None:
+        """Where to write the figures."""
+
+    def remember(self) -> None:
+        """Write down what is asked. Raises PixeltrajError where something else was begun in `out`."""
+
+
 J = TypeVar("J", bound=Job)
+B = TypeVar("B", bound=Benchmark)
 
 
 @dataclass(frozen=True)
@@ -113,6 +127,25 @@ def run_stages(config: J, stages: list[Stage[J]], module: str, go_on: bool = Fal
         name, why = next(iter(failed.items()))
         raise PixeltrajError(f"stage {name} failed: {why}")
     return failed
+
+
+def run_benchmark(
+    config: B,
+    parts: list[list[Stage[B]]],
+    module: str,
+    report: Callable[[B], dict[str, Any]],
+    table: Callable[[dict[str, Any]], str],
+) -> None:
+    """All stages, one part after the other; then the report is written, if it is asked for, and printed as a table."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as an interrupt does: stages end with it
+    config.remember()
+    for part in filter(None, parts):
+        run_stages(config, part, module)
+    measured = report(config)
+    if config.json:
+        write_json(config.json, measured)
+    print(table(measured))
 
 
 def _without(waiting: list[Stage[J]], failed: dict[str, str]) -> list[Stage[J]]:

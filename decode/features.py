@@ -16,10 +16,11 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from pixeltraj.camera import FRAME_SIZE
-from pixeltraj.decode.scatter import MakeSight, scatter
+from pixeltraj.decode.scatter import scatter
 from pixeltraj.generator import LAST, Generator
 from pixeltraj.grid import COLUMNS, LATENT, Grid
 from pixeltraj.latents import Latents, store_latents
+from pixeltraj.sight import MakeSight
 from pixeltraj.store import Store
 from pixeltraj.windows import store_windows
 

@@ -5,16 +5,16 @@ is seen. Nothing is done in the environment: states are set and drawn. Only task
 (`Task.movable`) can be scattered.
 """
 
-from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 from tqdm import tqdm
 
 from pixeltraj.errors import PixeltrajError
+from pixeltraj.sight import MakeSight
 from pixeltraj.store import Store
-from pixeltraj.task import Movable, Task
+from pixeltraj.task import Movable
 
 
 @dataclass(frozen=True)
@@ -27,21 +27,6 @@ class Scene:
     """(W, K, S) float32"""
     keypoints: np.ndarray
     """(W, K, N, 3) float32, metres from the camera's anchor"""
-
-
-class Sight(Protocol):
-    """What draws."""
-
-    def frames(self, snapshots: Iterable[np.ndarray]) -> np.ndarray:
-        """(T, 84, 84, 3) uint8, one per full simulator state (Q,)."""
-
-    def close(self) -> None:
-        """It is not needed any more."""
-
-
-MakeSight = Callable[[Task, dict[str, Any]], Sight]
-"""What makes a sight of a task whose frames can be mixed with a store's (`Store.renderer`). Raises PixeltrajError where
-that cannot be."""
 
 
 def scatter(store: Store, rows: np.ndarray, sight: MakeSight, rng: np.random.Generator) -> Scene:
@@ -59,14 +44,14 @@ def scatter(store: Store, rows: np.ndarray, sight: MakeSight, rng: np.random.Gen
         states = elsewhere(states, part, task.indices(part.names), rng)
     near = store.windows("snapshots", rows[:, :1])[:, 0]
     snapshots, said, keypoints = [], [], []
-    for window, snapshot in zip(tqdm(states, desc="scattering", unit="window"), near):
-        for state in window:
-            simulator.set_state(state, snapshot)
-            snapshots.append(simulator.snapshot())
-            said.append(simulator.state())
-            keypoints.append(simulator.keypoints())
-    frames = draw.frames(np.stack(snapshots))
-    draw.close()
+    with closing(draw):
+        for window, snapshot in zip(tqdm(states, desc="scattering", unit="window"), near):
+            for state in window:
+                simulator.set_state(state, snapshot)
+                snapshots.append(simulator.snapshot())
+                said.append(simulator.state())
+                keypoints.append(simulator.keypoints())
+        frames = draw.frames(np.stack(snapshots))
     shape = rows.shape
     return Scene(*(np.stack(list(part)).reshape(*shape, *np.shape(part[0])) for part in (frames, said, keypoints)))
 

@@ -24,10 +24,10 @@ from pixeltraj.decode.fit import Fit
 from pixeltraj.decode.heads import Heads, HeadsConfig, keypoint_loss
 from pixeltraj.decode.measurement import errors
 from pixeltraj.decode.motion import Motion
-from pixeltraj.decode.scatter import MakeSight
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.files import provenance
 from pixeltraj.generator import Generator
+from pixeltraj.sight import MakeSight
 from pixeltraj.store import Store
 from pixeltraj.task import Task
 from pixeltraj.windows import require_windows, store_windows

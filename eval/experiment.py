@@ -18,7 +18,6 @@ import tyro
 from tqdm import tqdm
 
 from pixeltraj.errors import PixeltrajError
-from pixeltraj.eval.agents.agent import MakeSight
 from pixeltraj.eval.agents.catalogue import sees
 from pixeltraj.eval.agents.rlpd import RLPDConfig
 from pixeltraj.eval.arm import Arm, MakeImagine, described
@@ -26,6 +25,7 @@ from pixeltraj.eval.results import Result, difference, plot, summary, table, ver
 from pixeltraj.eval.run import Course, Run
 from pixeltraj.files import provenance, read_json, write_json, write_whole
 from pixeltraj.replay_buffer import ReplayBufferConfig
+from pixeltraj.sight import MakeSight
 from pixeltraj.tasks import get_task
 
 SCHEMA = 2

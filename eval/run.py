@@ -13,12 +13,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from pixeltraj.errors import PixeltrajError
-from pixeltraj.eval.agents.agent import MakeSight, Played, Pretrained, Seeing, no_data, symmetric
+from pixeltraj.eval.agents.agent import Played, Pretrained, Seeing, no_data, symmetric
 from pixeltraj.eval.agents.catalogue import make_agent
 from pixeltraj.eval.arm import Adaptive, Arm
 from pixeltraj.eval.results import Result
 from pixeltraj.files import write_whole
 from pixeltraj.replay_buffer import Batch, ReplayBuffer, joined_weights
+from pixeltraj.sight import MakeSight
 from pixeltraj.tasks import get_task
 
 SCHEMA = 1

@@ -1,14 +1,14 @@
 """Agent: what an experiment asks of every agent; and the batches that go in."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor
 
 from pixeltraj.replay_buffer import Batch, Imagine
+from pixeltraj.sight import Sight
 from pixeltraj.simulator import Simulator
-from pixeltraj.task import Task
 from pixeltraj.trajectory import Trajectory
 
 COLUMNS = ("states", "actions", "rewards", "next_states", "terminations", "imagined")
@@ -91,18 +91,6 @@ class Pretrained(Agent, Protocol):
 
     def pretrain(self, trajectories: Sequence[Trajectory], rng: np.random.Generator) -> list[float]:
         """Learn from the actions alone. -> the loss of each step. `tensors` hold what was learned."""
-
-
-class Sight(Protocol):
-    """What draws the states that an agent acts in: a renderer."""
-
-    def frames(self, snapshots: Iterable[np.ndarray]) -> np.ndarray:
-        """(T, 84, 84, 3) uint8, one per full simulator state (Q,)."""
-
-
-MakeSight = Callable[[Task, dict[str, Any]], Sight]
-"""What makes a sight of a task whose frames can be mixed with a store's (`Store.renderer`), in the run's process: a
-function at the top of a module. Raises PixeltrajError where that cannot be."""
 
 
 @runtime_checkable

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from pixeltraj.camera import FRAME_SIZE
 from pixeltraj.errors import PixeltrajError
-from pixeltraj.eval.agents.agent import Playing, Sight, no_data
+from pixeltraj.eval.agents.agent import Playing, no_data
 from pixeltraj.eval.agents.learner import Learner, step
 from pixeltraj.eval.agents.networks import mlp
 from pixeltraj.replay_buffer import Batch
+from pixeltraj.sight import Sight
 from pixeltraj.simulator import Simulator
 from pixeltraj.trajectory import Trajectory
 

@@ -87,17 +87,16 @@ def chosen(config: Config, recipe: Recipe, scale: Scale) -> list[Trial]:
         there = ", ".join(dict.fromkeys(names))
         raise PixeltrajError(f"{recipe.name} has no trial {', '.join(unknown)}; it has: {there}")
     trials = [t for t in every if t.name in config.only] if config.only else recipe.chosen(scale)
+    if config.arms:
+        known = list(dict.fromkeys(side.name for trial in trials for side in trial.sides))
+        if unknown := [name for name in config.arms if name not in known]:
+            raise PixeltrajError(f"{recipe.name} has no arm {', '.join(unknown)}; it has: {', '.join(known)}")
+        trials = [replace(t, sides=tuple(side for side in t.sides if side.name in config.arms)) for t in trials]
     if config.cloning:
         trials = [replace(t, sides=tuple(cloning(side, config.cloning) for side in t.sides)) for t in trials]
         if not any(hasattr(side.config, "bc_weight") for trial in trials for side in trial.sides):
-            raise PixeltrajError(f"no agent of {recipe.name} has a cloning term; leave --cloning out")
-    if not config.arms:
-        return trials
-    known = list(dict.fromkeys(side.name for trial in trials for side in trial.sides))
-    unknown = [name for name in config.arms if name not in known]
-    if unknown:
-        raise PixeltrajError(f"{recipe.name} has no arm {', '.join(unknown)}; it has: {', '.join(known)}")
-    return [replace(t, sides=tuple(side for side in t.sides if side.name in config.arms)) for t in trials]
+            raise PixeltrajError(f"no agent chosen of {recipe.name} has a cloning term; leave --cloning out")
+    return trials
 
 
 def cloning(side: Side, weight: float) -> Side:

@@ -103,7 +103,7 @@ def test_cloning_is_of_those_that_have_the_term(tmp_path: Path) -> None:
     assert all(RLPDConfig() == (side.config or RLPDConfig()) for side in plain.values() if side.agent == "rlpd")
     assert RLPDConfig().bc_weight == 0.0  # the algorithm as it was published
     for name, weight, complaint in (
-        ("table1-offline", 1.0, "no agent of table1-offline has a cloning term; leave --cloning out"),
+        ("table1-offline", 1.0, "no agent chosen of table1-offline has a cloning term; leave --cloning out"),
         ("figure4-offline-to-online", -1.0, "--cloning is -1.0; it must be 0 or above"),
     ):
         with pytest.raises(PixeltrajError, match=complaint):
