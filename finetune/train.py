@@ -10,6 +10,7 @@ import tyro
 from diffusers.training_utils import EMAModel
 from tqdm import tqdm
 
+from pixeltraj import strip
 from pixeltraj.base import Base
 from pixeltraj.checkpoint import Checkpoint
 from pixeltraj.errors import PixeltrajError
@@ -65,6 +66,9 @@ class FinetuneConfig:
     """What the generator is told of the task: its words, a code that only tells tasks apart, or nothing."""
     states: bool = True
     """Tell the generator the current state, as tokens beside the prompt."""
+    actions: bool = True
+    """Draw each action into the margin of its frame, so that actions are imagined with the pictures; otherwise a
+    decoder has to read them from what moves."""
     no_prompt: float = 0.1
     """Share of images whose prompt is left empty, for classifier-free guidance."""
     no_state: float = 0.1
@@ -127,8 +131,11 @@ def finetune(config: FinetuneConfig, windows: Windows | None = None) -> dict[str
     training, measured = split_windows(store, config.k) if windows is None else (windows, windows)
     lengths = tuple(k for k in config.k if len(training[k]))
     stores = [store, *config.prior.open(lengths)]
+    if config.actions:
+        for each in stores:
+            strip.require_room(each.task.action_size)
     base = Base.load(config.base)
-    generator = Generator(base, config.k[0], base.identity, config.k, config.prompt)
+    generator = Generator(base, config.k[0], base.identity, config.k, config.prompt, actions=config.actions)
     processes = Processes(config.computing.accumulate)
     accelerator = processes.accelerator
     device, count = accelerator.device, accelerator.num_processes
@@ -136,7 +143,7 @@ def finetune(config: FinetuneConfig, windows: Windows | None = None) -> dict[str
     generator.embed([prompt for each in stores for prompt in each.task.prompts])
     base.vae.to(device)
     with accelerator.main_process_first():
-        images = Images(stores, base, training, config.prior.share)
+        images = Images(stores, base, training, config.prior.share, config.actions)
     base.vae.cpu()
     torch.manual_seed(config.seed)
     config.lora.add(base, config.rank)
@@ -184,7 +191,7 @@ def finetune(config: FinetuneConfig, windows: Windows | None = None) -> dict[str
         current = generator.at(draw_length(rng, lengths))
         size = grids(config.batch, current.k) * parts
         batch = Batch.draw(images, rng, current.grid, size, config.no_prompt, config.no_state, config.no_frame)
-        motion = motion_weight(current.grid, images.tiles(batch.rows)).mean().to(device) if parts > 1 else None
+        motion = motion_weight(current, images.tiles(batch.rows)).mean().to(device) if parts > 1 else None
         total = torch.zeros((), device=device)
         for i in range(config.computing.accumulate):
             part = batch.part(i * count + accelerator.process_index, parts)
@@ -228,6 +235,7 @@ def finetune(config: FinetuneConfig, windows: Windows | None = None) -> dict[str
         "k": list(config.k),
         "prompt": config.prompt,
         "states": config.states,
+        "actions": config.actions,
         "fingerprint": store.task.fingerprint(),
         "widened": base.widened,
         "steps": config.steps,

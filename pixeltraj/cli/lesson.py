@@ -78,6 +78,8 @@ class Teaching:
     """All k of the generator."""
     prompt: PromptKind
     states: bool
+    actions: bool
+    """Whether its images hold actions."""
     rank: int
     steps: int
     """Training steps."""
@@ -116,6 +118,7 @@ def teach(
             teaching.lr,
             teaching.prompt,
             teaching.states,
+            actions=teaching.actions,
             seed=seed,
             start=start,
         )
