@@ -112,11 +112,14 @@ class Dreamer:
     k: tuple[int, ...] = (5,)
     """Frames in an image; of several, an estimator of the length chooses."""
     prompt: PromptKind = "language"
+    actions: bool = True
+    """They are imagined with the pictures; otherwise the decoder reads them from what moves."""
 
     @property
     def name(self) -> str:
         both = (self.learned,) if self.learned == self.read else (self.learned, self.read)
-        return "-".join([*(data.name for data in both), *map(str, self.k), self.prompt])
+        how = [self.prompt] if self.actions else [self.prompt, "read"]
+        return "-".join([*(data.name for data in both), *map(str, self.k), *how])
 
 
 @dataclass(frozen=True)
