@@ -70,8 +70,6 @@ base: .venv/.stamp
 		$(COLLECT) $$task --out runs/base/$$task-random --episodes 15 $(RANDOM) --max-steps 60; \
 	done
 	set -e; for store in runs/base/*; do $(BIN)/pixeltraj render $$store; done
-	$(BIN)/pixeltraj pretrain --stores runs/base/* --out runs/embedded-first --k 5 10 15 20 25 --no-actions
-	$(BIN)/pixeltraj pretrain --stores runs/base/* --base runs/embedded-first --out runs/embedded-second \
-		--k 5 10 15 20 25 --steps 13000 --lr 8e-4 --seed 1 --no-actions
-	$(BIN)/pixeltraj pretrain --stores runs/base/* --base runs/embedded-second --out runs/embedded --k 5 10 15 20 25 \
-		--steps 9000 --lr 8e-4 --seed 2
+	$(BIN)/pixeltraj pretrain --stores runs/base/* --out runs/embedded-first --k 5 10 15 20 25
+	$(BIN)/pixeltraj pretrain --stores runs/base/* --base runs/embedded-first --out runs/embedded --k 5 10 15 20 25 \
+		--steps 13000 --lr 8e-4 --seed 1

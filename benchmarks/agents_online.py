@@ -12,21 +12,21 @@ CLONING = 10.0
 WITH_CLONING = "+cloning"
 BASELINE = "demonstrations"
 IMAGINATION = "imagination"
-ACTIONS_READ = "imagination-read"
+DRAWN = "imagination-actions"
 READ, STATES_READ = "oracle-read", "oracle-read-states"
 
 
 def online(task: str) -> list[Contender]:
     """RLPD on demonstrations of a sparse task, with and without what imagines; each with and without cloning."""
     data = Data(task)
-    pictures, read = Dreamer(data, data), Dreamer(data, data, actions=False)
+    pictures, drawn = Dreamer(data, data), Dreamer(data, data, actions=True)
     plain: dict[str, Side] = {
         BASELINE: Side(name=BASELINE, agent="rlpd", data=(data,)),
         IMAGINATION: Side(name=IMAGINATION, agent="rlpd", data=(data,), dreamer=pictures),
         "oracle": Side(name="oracle", agent="rlpd", data=(data,)),
-        ACTIONS_READ: Side(name=ACTIONS_READ, agent="rlpd", data=(data,), dreamer=read),
-        READ: Side(name=READ, agent="rlpd", data=(data,), dreamer=read),
-        STATES_READ: Side(name=STATES_READ, agent="rlpd", data=(data,), dreamer=read),
+        DRAWN: Side(name=DRAWN, agent="rlpd", data=(data,), dreamer=drawn),
+        READ: Side(name=READ, agent="rlpd", data=(data,), dreamer=pictures),
+        STATES_READ: Side(name=STATES_READ, agent="rlpd", data=(data,), dreamer=pictures),
         "synther": Side(name="synther", agent="rlpd", data=(data,), synthetic=(Sampled(data),)),
         "state-level": Side(name="state-level", agent="rlpd", data=(data,), dreamer=StateDreamer(data)),
         "imagination-own": Side(name="imagination-own", agent="rlpd", data=(data,), dreamer=pictures),
@@ -41,7 +41,7 @@ def online(task: str) -> list[Contender]:
     ranks = (
         (f"{BASELINE}{WITH_CLONING}", "imagination+cloning", "oracle+cloning", "cloning", BASELINE, IMAGINATION),
         ("synther+cloning", "state-level+cloning", "imagination-own+cloning", "demonstrations-100+cloning")
-        + tuple(f"{name}{WITH_CLONING}" for name in (ACTIONS_READ, READ, STATES_READ)),
+        + tuple(f"{name}{WITH_CLONING}" for name in (DRAWN, READ, STATES_READ)),
     )
     rank = {name: i for i, names in enumerate(ranks) for name in names}
     ordered = [*rank, *(name for name in sides if name not in rank)]
@@ -95,8 +95,8 @@ def with_and_without_cloning(side: Side) -> dict[str, Side]:
 
 
 def _made(side: Side) -> str | None:
-    """With and without cloning the same; the oracle that is read needs what imagination needs whose actions are read."""
+    """With and without cloning the same; the oracle that is read needs what imagination needs."""
     name = side.name.removesuffix(WITH_CLONING)
     if name in (READ, STATES_READ):
-        return ACTIONS_READ
+        return IMAGINATION
     return name if side.dreamer or side.synthetic else None

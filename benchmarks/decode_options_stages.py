@@ -86,8 +86,9 @@ def speed_name(option: Option, task: str) -> str:
 
 def tuned(config: Benchmark, task: str) -> dict[str, Any]:
     """The LoRA of a task; the latents of its store are made on the way."""
-    steps = config.effort.lora_steps
-    done = finetune(FinetuneConfig(config.store(task), config.lora(task), config.base, (K,), steps=steps, actions=False))
+    done = finetune(
+        FinetuneConfig(config.store(task), config.lora(task), config.base, (K,), steps=config.effort.lora_steps)
+    )
     return {name: done[name] for name in ("steps", "heldout_loss_before", "heldout_loss_after")}
 
 

@@ -62,8 +62,7 @@ def timed(config: Benchmark) -> list[Stage[Benchmark]]:
 def decoding(config: Benchmark, task: str) -> dict[str, Any]:
     """A LoRA and its decoder -> the decoder's errors on real frames of held-out episodes."""
     effort, store, lora = config.effort, config.store(task), config.lora(task)
-    tuning = FinetuneConfig(store, lora, config.base, (K,), steps=effort.lora_steps, seed=effort.seed, actions=False)
-    finetune(tuning)  # all is read, actions too
+    finetune(FinetuneConfig(store, lora, config.base, (K,), steps=effort.lora_steps, seed=effort.seed))
     out = config.decoder(task)
     if not (out / CONFIG).exists():
         steps = {"steps": effort.keypoint_steps, "head_steps": effort.head_steps, "windows": effort.windows}

@@ -19,7 +19,6 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from pixeltraj import strip
 from pixeltraj.base import CONDITION_CHANNELS, PRETRAINING, STATE_ENCODER, Base, resolve
 from pixeltraj.checkpoint import Checkpoint
 from pixeltraj.errors import PixeltrajError
@@ -62,8 +61,6 @@ class PretrainConfig:
     """Channels of the U-Net's levels."""
     ema: float = 0.998
     """Decay of the averaged weights that are kept."""
-    actions: bool = True
-    """Draw each action into the margin of its frame, so that actions are imagined with the pictures."""
     no_prompt: float = 0.1
     """Share of windows whose prompt is left empty, for classifier-free guidance."""
     one_hot: float = 0.1
@@ -108,9 +105,7 @@ def make_noise_scheduler() -> DDPMScheduler:
 class Mixture:
     """Windows of several stores, drawn so that each task is seen equally often."""
 
-    def __init__(self, stores: list[Store], latents: list[Latents], lengths: tuple[int, ...], actions: bool) -> None:
-        """actions: they are drawn into the grids."""
-        self.actions = [store.read("actions", 0, store.frame_count) for store in stores] if actions else None
+    def __init__(self, stores: list[Store], latents: list[Latents], lengths: tuple[int, ...]) -> None:
         self.latents, self.tasks = latents, [store.task for store in stores]
         self.states = [store.read("states", 0, store.frame_count) for store in stores]
         self.prompts = [store.prompts(np.arange(store.frame_count)) for store in stores]
@@ -133,13 +128,10 @@ class Mixture:
         for i, which in enumerate(rng.choice(len(self.latents), size=size, p=self.weights[k])):
             windows, task = self.windows[k][which], self.tasks[which]
             window = windows[rng.integers(len(windows))]
-            tile = self.latents[which][window].float()
-            if self.actions:
-                tile = strip.draw(tile, torch.from_numpy(self.actions[which][window]))
-            tiles.append(tile)
+            tiles.append(self.latents[which][window])
             states[i, : task.state_size] = self.states[which][window[0]]
             prompts.append(self.prompts[which][window[0]])
-        return torch.stack(tiles), torch.from_numpy(states), prompts
+        return torch.stack(tiles).float(), torch.from_numpy(states), prompts
 
 
 def pretrain(config: PretrainConfig) -> Base:
@@ -151,10 +143,8 @@ def pretrain(config: PretrainConfig) -> Base:
     stores = [Store.open(path) for path in config.stores]
     for store in stores:
         store.require_frames()
-        if config.actions:
-            strip.require_room(store.task.action_size)
     base = _taken_up(config, stores) if config.base else _begun(config, stores)
-    mixture = Mixture(stores, [store_latents(store, base) for store in stores], config.k, config.actions)
+    mixture = Mixture(stores, [store_latents(store, base) for store in stores], config.k)
     step = _train(config, base, mixture)
     _save(config, base, stores, step)
     return Base.load(str(config.out))
@@ -186,7 +176,7 @@ def _taken_up(config: PretrainConfig, stores: list[Store]) -> Base:
 
 
 def _train(config: PretrainConfig, base: Base, mixture: Mixture) -> int:
-    generator = Generator(base, config.k[0], "", config.k, actions=config.actions)
+    generator = Generator(base, config.k[0], "", config.k)
     assert base.state_encoder is not None
     models = torch.nn.ModuleList([base.unet.train(), base.text_encoder, base.state_encoder]).requires_grad_(True)
     parameters = [p for p in models.parameters() if p.requires_grad]
@@ -244,7 +234,7 @@ def _save(config: PretrainConfig, base: Base, stores: list[Store], steps: int) -
     assert base.state_encoder is not None
     base.state_encoder.register_to_config(_name_or_path="")
     base.state_encoder.half().save_pretrained(config.out / STATE_ENCODER)
-    how = {"k": list(config.k), "actions": config.actions} | provenance(
+    how = {"k": list(config.k)} | provenance(
         config={key: str(value) for key, value in asdict(config).items() if key not in ("stores", "out")},
         steps=steps,
         went_on_from=_earlier(config.base) if config.base else None,

@@ -38,7 +38,7 @@ from pixeltraj.store import Store
 
 CHECKPOINT_EVERY = 50
 READ_EVERY = 10
-ADDED = ("start", "ema", "min_snr", "lora", "computing", "prior")
+ADDED = ("start", "ema", "min_snr", "lora", "computing", "prior", "actions")
 """Settings that there once were not: at their defaults they are not told, so that what was trained before stays the
 same run."""
 
@@ -66,9 +66,6 @@ class FinetuneConfig:
     """What the generator is told of the task: its words, a code that only tells tasks apart, or nothing."""
     states: bool = True
     """Tell the generator the current state, as tokens beside the prompt."""
-    actions: bool = True
-    """Draw each action into the margin of its frame, so that actions are imagined with the pictures; otherwise a
-    decoder has to read them from what moves."""
     no_prompt: float = 0.1
     """Share of images whose prompt is left empty, for classifier-free guidance."""
     no_state: float = 0.1
@@ -83,6 +80,9 @@ class FinetuneConfig:
     """Decay of the averaged weights that are kept; 0 keeps the last ones."""
     min_snr: float | None = None
     """Weighs timesteps by min(SNR, this) (Hang et al. 2023, who take 5); all alike if not given."""
+    actions: bool = False
+    """Draw each action into the margin of its frame, so that actions are imagined with the pictures; otherwise the
+    decoder reads them from what moves."""
     lora: Annotated[Lora, tyro.conf.arg(name="")] = field(default_factory=Lora)
     computing: Annotated[Computing, tyro.conf.arg(name="")] = field(default_factory=Computing)
     prior: Prior = field(default_factory=Prior)

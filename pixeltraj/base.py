@@ -33,8 +33,7 @@ class Base:
 
     `identity` is a hash of all weights, `vae_identity` one of the VAE's: what was made with other weights does
     not fit. `widened`: the U-Net had 4 input channels and got 4 more; `inpaints`: it takes 9.
-    `pretrained`: `pixeltraj pretrain` made it, and grids are what it knows; `lengths`: all k that they may have;
-    `actions`: they hold those (`pixeltraj.strip`).
+    `pretrained`: `pixeltraj pretrain` made it, and grids are what it knows; `lengths`: all k that they may have.
     `state_encoder`: what makes tokens of the current state, where there is one.
     """
 
@@ -52,9 +51,8 @@ class Base:
         lengths: tuple[int, ...] = LENGTHS,
         state_encoder: StateEncoder | None = None,
         pretrained: bool = False,
-        actions: bool = False,
     ) -> None:
-        self.widened, self.lengths, self.pretrained, self.actions = widened, lengths, pretrained, actions
+        self.widened, self.lengths, self.pretrained = widened, lengths, pretrained
         self.inpaints = unet.config.in_channels == INPAINTING_CHANNELS
         self.path, self.identity, self.vae_identity = path, identity, vae_identity
         self.vae = vae.eval().requires_grad_(False)
@@ -84,10 +82,9 @@ class Base:
         if widened:
             widen(unet)
         parts = (vae.float(), unet.float(), text_encoder.float(), tokenizer, noise_scheduler)
-        known = pretraining_record(found.folder)
-        lengths = tuple(known.get("k", LENGTHS))  # another's knows no grids at all, and so none better than others
-        identities, actions = (found.identity, found.vae_identity), known.get("actions", False)
-        return cls(found.name, *parts, *identities, widened, lengths, state_encoder, bool(known), actions)
+        lengths, pretrained = trained_lengths(found.folder), (found.folder / PRETRAINING).is_file()
+        identities = (found.identity, found.vae_identity)
+        return cls(found.name, *parts, *identities, widened, lengths, state_encoder, pretrained)
 
     @torch.no_grad()
     def encode(self, frames: np.ndarray, batch: int = 64) -> Tensor:
@@ -137,10 +134,10 @@ def load_whole(model: Any, found: BaseFiles, part: str) -> Any:
     return loaded
 
 
-def pretraining_record(folder: Path) -> dict[str, Any]:
-    """What `pixeltraj pretrain` wrote of a base that it made; empty for another's."""
+def trained_lengths(folder: Path) -> tuple[int, ...]:
+    """The k that `pixeltraj pretrain` trained a base for; any of another's, which knows no grids at all."""
     about = folder / PRETRAINING
-    return read_json(about, "pretraining record") if about.is_file() else {}
+    return tuple(read_json(about, "pretraining record").get("k", LENGTHS)) if about.is_file() else LENGTHS
 
 
 def widen(unet: UNet2DConditionModel) -> None:

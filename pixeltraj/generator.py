@@ -87,8 +87,7 @@ class Generator:
         config = read_config(base, lora) if lora else None
         identity = f"{base.identity}+{lora_identity(lora)}" if lora else base.identity
         if config is None:  # nobody told it of a first frame
-            shown, actions = not base.widened, base.actions and lora is None
-            generator = cls(base, base.lengths[0], identity, base.lengths, shown=shown, actions=actions).at(k)
+            generator = cls(base, base.lengths[0], identity, base.lengths, shown=not base.widened).at(k)
         else:
             told = (tuple(config["k"]), config["prompt"])
             actions, distilled = config.get("actions", False), "distilled" in config

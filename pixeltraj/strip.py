@@ -44,7 +44,9 @@ def without(tiles: Tensor) -> Tensor:
 def require_room(size: int) -> None:
     """Raise PixeltrajError unless actions have 1 to 48 numbers."""
     if not 0 < size <= CAPACITY:
-        raise PixeltrajError(f"an image has room for actions of 1 to {CAPACITY} numbers, not {size}; give --no-actions")
+        raise PixeltrajError(
+            f"images have room for actions of 1 to {CAPACITY} numbers, not {size}: leave out --actions"
+        )
 
 
 def _blocks(size: int) -> list[tuple[slice, slice]]:

@@ -27,7 +27,7 @@ from tests.conftest import QUICK
 @pytest.fixture(scope="module")
 def lora(store_path: Path, base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("loras") / "actions"
-    finetune(FinetuneConfig(store_path, out, str(base_path), steps=2, batch=2, rank=2))
+    finetune(FinetuneConfig(store_path, out, str(base_path), steps=2, batch=2, rank=2, actions=True))
     return out
 
 
@@ -45,7 +45,7 @@ def test_what_was_drawn_is_read(size: int) -> None:
 
 @pytest.mark.parametrize("size", [0, 49])
 def test_there_has_to_be_room(size: int) -> None:
-    with pytest.raises(PixeltrajError, match=f"not {size}; give --no-actions"):
+    with pytest.raises(PixeltrajError, match=f"not {size}: leave out --actions"):
         strip.draw(torch.zeros(1, 5, 4, 12, 12), torch.zeros(1, 5, size))
 
 
@@ -119,6 +119,6 @@ def test_a_decoder_reads_the_actions_off(store: Store, store_path: Path, lora: P
 
 
 def test_without_actions_a_head_reads_them(store_path: Path, base_path: Path, tmp_path: Path) -> None:
-    finetune(FinetuneConfig(store_path, tmp_path / "lora", str(base_path), steps=1, batch=1, rank=2, actions=False))
+    finetune(FinetuneConfig(store_path, tmp_path / "lora", str(base_path), steps=1, batch=1, rank=2))
     decoder = train(TrainConfig(store_path, tmp_path / "decoder", str(base_path), tmp_path / "lora", **QUICK))
     assert decoder.heads.action is not None and not decoder.generator.actions

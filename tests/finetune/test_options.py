@@ -311,7 +311,7 @@ def test_a_prior_without_windows_of_the_length_is_refused(tune: Tune, maze: Path
 def test_what_was_trained_before_there_were_options_is_the_same_run(store_path: Path, tmp_path: Path) -> None:
     settings = FinetuneConfig(store_path, tmp_path).settings()
     assert set(settings) == {
-        *("store", "base", "k", "steps", "batch", "rank", "lr", "prompt", "states", "actions"),
+        *("store", "base", "k", "steps", "batch", "rank", "lr", "prompt", "states"),
         *("no_prompt", "no_state", "no_frame", "seed"),
     }
     assert "min_snr" in FinetuneConfig(store_path, tmp_path, min_snr=5.0).settings()

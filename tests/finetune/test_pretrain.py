@@ -9,7 +9,6 @@ import torch
 from diffusers import StableDiffusionInstructPix2PixPipeline
 
 import pixeltraj.finetune.pretrain as pretraining
-from pixeltraj import strip
 from pixeltraj.base import PRETRAINING, Base
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.files import read_json
@@ -82,7 +81,7 @@ def test_a_base_that_is_taken_up_keeps_its_vae_and_learns_on(
     config = PretrainConfig((store_path,), tmp_path / "on", str(pretrained), steps=2, k=(5,), batch=2)
     after = pretrain(config)
     assert after.vae_identity == before.vae_identity and after.identity != before.identity
-    assert after.actions and after.lengths == (5,) and tuple(after.unet.config.block_out_channels) == (8, 16)
+    assert after.lengths == (5,) and tuple(after.unet.config.block_out_channels) == (8, 16)
     near = [(a - b).abs().max() for a, b in zip(before.unet.parameters(), after.unet.parameters())]
     assert 0 < max(near) < 0.01  # two steps away from where it was, not from nothing
     earlier = read_json(tmp_path / "on" / PRETRAINING, "record")["went_on_from"]
@@ -100,14 +99,12 @@ def test_a_batch_has_states_as_long_as_the_longest_and_nothing_behind_shorter_on
 ) -> None:
     collect(CollectConfig("PointMaze_UMaze-v3", tmp_path / "maze", policy="random", episodes=5, max_steps=12))
     stores = [Store.open(store_path), Store.open(tmp_path / "maze")]
-    mixture = Mixture(stores, [torch.zeros(store.frame_count, 4, 12, 12) for store in stores], (5,), actions=True)
+    mixture = Mixture(stores, [torch.zeros(store.frame_count, 4, 12, 12) for store in stores], (5,))
     tiles, states, prompts = mixture.batch(np.random.default_rng(0), 5, 64)
     assert tiles.shape == (64, 5, 4, 12, 12) and states.shape == (64, 17)
     maze = torch.tensor([prompt == stores[1].task.prompt for prompt in prompts])
     assert 16 < int(maze.sum()) < 48  # each task as often as the other, though one has many more windows
     assert torch.isnan(states[maze][:, 6:]).all() and torch.isfinite(states[maze][:, :6]).all()
     assert torch.isfinite(states[~maze]).all()
-    done = strip.read(tiles[~maze], stores[0].task.action_size)  # the VAE's part is zeros here
-    assert done.abs().max() > 0.5 and (tiles[..., :-1, :] == 0).all()
     with pytest.raises(PixeltrajError, match="no episode of PointMaze_UMaze-v3"):
-        Mixture(stores, [torch.zeros(store.frame_count, 4, 12, 12) for store in stores], (5, 25), actions=False)
+        Mixture(stores, [torch.zeros(store.frame_count, 4, 12, 12) for store in stores], (5, 25))
