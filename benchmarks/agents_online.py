@@ -12,19 +12,17 @@ CLONING = 10.0
 WITH_CLONING = "+cloning"
 BASELINE = "demonstrations"
 IMAGINATION = "imagination"
-DRAWN = "imagination-actions"
 READ, STATES_READ = "oracle-read", "oracle-read-states"
 
 
 def online(task: str) -> list[Contender]:
     """RLPD on demonstrations of a sparse task, with and without what imagines; each with and without cloning."""
     data = Data(task)
-    pictures, drawn = Dreamer(data, data), Dreamer(data, data, actions=True)
+    pictures = Dreamer(data, data)
     plain: dict[str, Side] = {
         BASELINE: Side(name=BASELINE, agent="rlpd", data=(data,)),
         IMAGINATION: Side(name=IMAGINATION, agent="rlpd", data=(data,), dreamer=pictures),
         "oracle": Side(name="oracle", agent="rlpd", data=(data,)),
-        DRAWN: Side(name=DRAWN, agent="rlpd", data=(data,), dreamer=drawn),
         READ: Side(name=READ, agent="rlpd", data=(data,), dreamer=pictures),
         STATES_READ: Side(name=STATES_READ, agent="rlpd", data=(data,), dreamer=pictures),
         "synther": Side(name="synther", agent="rlpd", data=(data,), synthetic=(Sampled(data),)),
@@ -41,7 +39,7 @@ def online(task: str) -> list[Contender]:
     ranks = (
         (f"{BASELINE}{WITH_CLONING}", "imagination+cloning", "oracle+cloning", "cloning", BASELINE, IMAGINATION),
         ("synther+cloning", "state-level+cloning", "imagination-own+cloning", "demonstrations-100+cloning")
-        + tuple(f"{name}{WITH_CLONING}" for name in (DRAWN, READ, STATES_READ)),
+        + (f"{READ}{WITH_CLONING}", f"{STATES_READ}{WITH_CLONING}"),
     )
     rank = {name: i for i, names in enumerate(ranks) for name in names}
     ordered = [*rank, *(name for name in sides if name not in rank)]

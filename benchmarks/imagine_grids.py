@@ -13,7 +13,7 @@ from tqdm import tqdm
 from benchmarks.imagine_blobs import BlobReader
 from pixeltraj.decode.decoder import Decoder, Reading
 from pixeltraj.generator import Generator
-from pixeltraj.grid import Grid
+from pixeltraj.grid import Grid, to_frames
 from pixeltraj.guidance import UNGUIDED, Guidance
 from pixeltraj.latents import store_latents
 from pixeltraj.store import Store
@@ -52,9 +52,9 @@ def true_pixels(store: Store, rows: np.ndarray) -> np.ndarray:
 
 
 def real_grids(store: Store, generator: Generator, rows: np.ndarray) -> Tensor:
-    """(M, K) rows -> (M, 4, h, w) latents of the real frames, as the generator's own are."""
+    """(M, K) rows -> (M, 4, h, w) latents of the real frames."""
     tiles = store_latents(store, generator.base)[torch.from_numpy(rows)].float()
-    return Grid(rows.shape[1]).join(generator.draw(tiles, store.windows("actions", rows)))
+    return Grid(rows.shape[1]).join(tiles)
 
 
 def imagined_grids(
@@ -118,7 +118,7 @@ def see(store: Store, decoder: Decoder, grids: Tensor, firsts: np.ndarray) -> Se
 @torch.no_grad()
 def pictures(generator: Generator, tiles: Tensor) -> np.ndarray:
     """(B, 4, L, L) -> (B, 84, 84, 3) uint8."""
-    return np.concatenate([generator.frames(part) for part in tiles.split(64)])
+    return np.concatenate([to_frames(generator.base.decode(part)) for part in tiles.split(64)])
 
 
 def fit_blobs(store: Store, generator: Generator, names: tuple[str, ...]) -> dict[str, BlobReader]:

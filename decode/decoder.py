@@ -14,7 +14,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pixeltraj import strip
 from pixeltraj.decode.features import grid_features, tile_features
 from pixeltraj.decode.fit import Fit
 from pixeltraj.decode.heads import Heads, HeadsConfig
@@ -135,8 +134,7 @@ class Decoder:
         known = self.fit(known_states(self.task, keypoints, starts), keypoints, spread.cpu().numpy())
         states = torch.from_numpy(known).to(pooled)
         states = self.heads.fill(states, pooled)
-        moved, outcome = self.heads.act(states, pooled)
-        actions = strip.read(features[:, :-1, -strip.CHANNELS :], self.task.action_size) if moved is None else moved
+        actions, outcome = self.heads.act(states, pooled)
         over = outcome[..., -1] > self.heads.threshold
         if self.heads.config.sparse:
             rewards = over.float()

@@ -108,11 +108,10 @@ class Windows:
         moves = [rng.integers(-move, move + 1, size=2) for _ in episodes]
         rows = np.concatenate(parts)  # (W, K) of the store
         still = store_latents(store, generator.base) if not all(by.any() for by in moves) else None
+        latents = torch.cat([_latents(store, generator, still, part, by) for part, by in zip(parts, moves)])
         states, keypoints, actions, rewards = (
             store.read(name, 0, store.frame_count) for name in ("states", "keypoints", "actions", "rewards")
         )
-        latents = torch.cat([_latents(store, generator, still, part, by) for part, by in zip(parts, moves)])
-        latents = generator.draw(latents, actions[rows])
         real = np.diff(rows, axis=1) > 0
         steps = rows[:, :-1]
         return cls(
@@ -146,7 +145,6 @@ class Windows:
         rows = rows[np.sort(rng.integers(len(rows), size=count))]
         scene = scatter(store, rows, sight, rng)
         latents = generator.base.encode(scene.frames.reshape(-1, *scene.frames.shape[2:])).unflatten(0, rows.shape)
-        latents = generator.draw(latents, store.windows("actions", rows))
         steps, nothing = (len(rows), generator.k - 1), np.zeros((len(rows), 2), dtype=int)
         return cls(
             features=_features(latents, store, rows[:, 0], scene.states[:, 0], generator, noise, False, seed, None),

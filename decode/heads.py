@@ -36,7 +36,7 @@ class HeadsConfig:
     hidden: tuple[int, ...]
     """Indices of the state that keypoints do not tell."""
     actions: int
-    """Size of the action; 0 where it is not read from what moves."""
+    """Size of the action."""
     sparse: bool
     """Whether the reward is 1 on success, which ends the episode; else it is a number."""
     width: int = 64
@@ -167,7 +167,7 @@ class Heads(nn.Module):
         self.refine = WindowHead(config, 3 * config.keypoints, 4 * config.keypoints)
         nn.init.zeros_(self.refine.out.weight)
         nn.init.zeros_(self.refine.out.bias)
-        self.action = WindowHead(config, config.state, config.actions) if config.actions else None
+        self.action = WindowHead(config, config.state, config.actions)
         self.outcome = WindowHead(config, config.state + len(pairs), 1 if config.sparse else 2)
         self.hidden = WindowHead(config, config.state, len(config.hidden)) if config.hidden else None
         points = (config.keypoints, 3)
@@ -227,14 +227,14 @@ class Heads(nn.Module):
         known[:, 1:, index] = self.state_mean[index] + self.state_std[index] * read.clamp(-2 * CLIP, 2 * CLIP)
         return known
 
-    def act(self, states: Tensor, pooled: Tensor) -> tuple[Tensor | None, Tensor]:
-        """(B, K, S), (B, K, C) -> actions (B, K-1, A) in [-1, 1], None where they are not read from what moves;
-        outcomes (B, K-1, 1 or 2): of dense rewards the reward first; last the logit of an end."""
+    def act(self, states: Tensor, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, K, S), (B, K, C) -> actions (B, K-1, A) in [-1, 1]; outcomes (B, K-1, 1 or 2): of dense rewards the
+        reward first; last the logit of an end."""
         scaled, change = self.normalise(states)
         apart = self.apart(states)
         closing = torch.diff(apart, dim=1, append=apart[:, -1:])
         outcome = self.outcome(torch.cat([scaled, apart], -1), torch.cat([change, closing], -1), pooled)
-        return None if self.action is None else torch.tanh(self.action(scaled, change, pooled)), outcome
+        return torch.tanh(self.action(scaled, change, pooled)), outcome
 
     def apart(self, states: Tensor) -> Tensor:
         """(B, K, S) -> (B, K, P): how far the points of each pair are apart, in units of NEAR, far ones clipped.

@@ -113,7 +113,7 @@ def train_on(store: Store, generator: Generator, config: TrainConfig, sight: Mak
     scattered: list[Windows] = []
     if sight and scatter:
         scattered.append(Windows.scattered(store, training, generators[0], sight, scatter, noise, seed))
-    heads = make_heads(task, clean[0], config, read_actions=not generator.actions)
+    heads = make_heads(task, clean[0], config)
     total = config.steps + config.head_steps
     phases = {"keypoints": list(heads.keypoint.parameters())}
     phases["heads"] = [p for name, p in heads.named_parameters() if not name.startswith("keypoint.")]
@@ -182,9 +182,8 @@ def schedule(progress: float) -> float:
     return min(1.0, 0.05 + 20 * progress) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def make_heads(task: Task, windows: Windows, config: TrainConfig, read_actions: bool = True) -> Heads:
-    """Fresh weights, and the statistics of the training windows. read_actions: from what moves; otherwise the images
-    hold them."""
+def make_heads(task: Task, windows: Windows, config: TrainConfig) -> Heads:
+    """Fresh weights, and the statistics of the training windows."""
     with torch.random.fork_rng(devices=[]):  # torch's layers draw their weights from the global generator
         torch.manual_seed(config.seed)
         heads = Heads(
@@ -193,7 +192,7 @@ def make_heads(task: Task, windows: Windows, config: TrainConfig, read_actions: 
                 keypoints=len(task.keypoints),
                 state=task.state_size,
                 hidden=tuple(task.indices(task.hidden)),
-                actions=task.action_size if read_actions else 0,
+                actions=task.action_size,
                 sparse=task.reward == "sparse",
             ),
             task.pairs,
@@ -307,9 +306,8 @@ class BehaviourPhase:
         states, pooled = self.known(keypoints, spread, rows), self.pooled[copy][rows]
         filled = heads.fill(states, pooled)
         actions, outcome = heads.act(filled.detach(), pooled)
-        loss = refined
-        if actions is not None:
-            loss = functional.huber_loss(actions[real], self.actions[rows][real], delta=0.5) + loss
+        loss = functional.huber_loss(actions[real], self.actions[rows][real], delta=0.5)
+        loss = loss + refined
         loss = loss + functional.binary_cross_entropy_with_logits(
             outcome[..., -1], self.over[rows], pos_weight=torch.tensor(self.weight)
         )

@@ -43,7 +43,7 @@ class Consistency:
         with torch.no_grad():
             target = self.end(*self.ahead(self.jump, noisy, timestep, first, embedding), first, embedding)
         error = ((self.end(noisy, timestep, first, embedding) - target).square() + HUBER**2).sqrt() - HUBER
-        weight = motion_weight(self.generator, tiles)
+        weight = motion_weight(self.generator.grid, tiles)
         return (error * weight).mean() / (weight.mean() if motion is None else motion)
 
     def end(self, noisy: Tensor, timestep: Tensor, first: Tensor, embedding: Tensor) -> Tensor:

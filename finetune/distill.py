@@ -100,7 +100,7 @@ def distill(config: DistillConfig) -> dict[str, Any]:
     generator = Generator.load(base, config.lora)
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     base.vae.to(device)
-    images = Images([store], base, training, share=0.0, actions=generator.actions)
+    images = Images([store], base, training, share=0.0)
     base.vae.cpu()
     conditions = Conditions([store], generator)
     torch.manual_seed(config.seed)
@@ -132,8 +132,8 @@ def distill(config: DistillConfig) -> dict[str, Any]:
             lora, moments = get_peft_model_state_dict(base.unet), optimizer.state_dict()
             checkpoint.save(step + 1, lora=lora, optimizer=moments, heldout_loss_before=before, losses=losses)
     after = gaps(learners, images, heldout, conditions, config.seed)
-    kept = ("base", "base_path", "k", "prompt", "states", "actions", "widened")
-    result = {key: teacher[key] for key in kept if key in teacher} | {
+    kept = ("base", "base_path", "k", "prompt", "states", "widened")
+    result = {key: teacher[key] for key in kept} | {
         "config": settings,
         "distilled": {"teacher": identity, "cut": config.cut, "jump": config.jump},
         "fingerprint": store.task.fingerprint(),
@@ -165,7 +165,7 @@ def learn(
     shares = (FinetuneConfig.no_prompt, FinetuneConfig.no_state, FinetuneConfig.no_frame)
     batch = Batch.draw(images, rng, generator.grid, grids(config.batch, generator.k) * parts, *shares)
     device = generator.unet.device
-    motion = motion_weight(generator, images.tiles(batch.rows)).mean().to(device)
+    motion = motion_weight(generator.grid, images.tiles(batch.rows)).mean().to(device)
     total = 0.0
     for part in (batch.part(i, parts) for i in range(parts)):
         embedding = conditions.embed(generator, part.rows[:, 0], part.told, part.stated)

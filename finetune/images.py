@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pixeltraj import strip
 from pixeltraj.base import Base
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.finetune.loss import Noise
@@ -55,14 +54,10 @@ class Images:
     Shapes: W windows, K frames, B images.
     """
 
-    def __init__(self, stores: list[Store], base: Base, learned: Windows, share: float, actions: bool = False) -> None:
-        """learned: windows of the first store. share: of images drawn from the others, where there are any. actions:
-        they are drawn into the images. Raises PixeltrajError where there is no room for them."""
+    def __init__(self, stores: list[Store], base: Base, learned: Windows, share: float) -> None:
+        """learned: windows of the first store. share: of images drawn from the others, where there are any."""
         self.learned, self.share = learned, share if len(stores) > 1 else 0.0
         self.latents = [store_latents(store, base) for store in stores]
-        self.actions: list[Tensor] | None = None
-        if actions:
-            self.actions = [torch.from_numpy(store.read("actions", 0, store.frame_count)) for store in stores]
         self.starts = np.cumsum([0, *(len(latents) for latents in self.latents)])
         others = list(zip(stores[1:], self.starts[1:]))
         self.prior = {
@@ -82,14 +77,9 @@ class Images:
     def tiles(self, rows: np.ndarray) -> Tensor:
         """(B, K, 4, 12, 12) float32 for rows (B, K)."""
         if len(self.latents) == 1:
-            return self._tiles(0, rows)
+            return self.latents[0][rows].float()
         which = np.searchsorted(self.starts, rows[:, 0], side="right") - 1
-        return torch.cat([self._tiles(i, row[None] - self.starts[i]) for i, row in zip(which, rows)])
-
-    def _tiles(self, store: int, rows: np.ndarray) -> Tensor:
-        """rows (B, K) of one of the stores."""
-        tiles = self.latents[store][rows].float()
-        return strip.draw(tiles, self.actions[store][rows]) if self.actions else tiles
+        return torch.stack([self.latents[i][row - self.starts[i]] for i, row in zip(which, rows)]).float()
 
 
 @dataclass(frozen=True)

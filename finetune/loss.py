@@ -12,8 +12,6 @@ from pixeltraj.generator import Generator
 from pixeltraj.grid import COLUMNS, LATENT, LENGTHS, Grid
 
 MOTION_WEIGHT, MOTION_SCALE = 2.0, 0.5
-ACTION_WEIGHT = 20.0
-"""Of latents that hold actions: there are few of them, and no base has seen any."""
 
 
 @dataclass(frozen=True)
@@ -68,18 +66,15 @@ def diffusion_loss(
     error = (output.float() - target).square()
     if min_snr is not None:
         error = error * snr_weight(generator, timestep, min_snr)[:, None, None, None]
-    weight = motion_weight(generator, tiles)
+    weight = motion_weight(generator.grid, tiles)
     return (error * weight).mean() / (weight.mean() if motion is None else motion)
 
 
-def motion_weight(generator: Generator, tiles: Tensor) -> Tensor:
+def motion_weight(grid: Grid, tiles: Tensor) -> Tensor:
     """(B, 1, h, w) for tiles (B, K, 4, 12, 12): latents that differ from the first frame's, which is what moves, count
-    up to 1 + MOTION_WEIGHT times as much as those that do not, and those that hold actions ACTION_WEIGHT times."""
-    change = (tiles - tiles[:, :1]).abs().mean(dim=2, keepdim=True)
-    weight = 1 + MOTION_WEIGHT * change.clamp(max=MOTION_SCALE) / MOTION_SCALE
-    if generator.actions:
-        weight[..., -1, :] = ACTION_WEIGHT
-    return generator.grid.join(weight)
+    up to 1 + MOTION_WEIGHT times as much as those that do not."""
+    change = (grid.join(tiles) - grid.repeat(tiles[:, 0])).abs().mean(dim=1, keepdim=True)
+    return 1 + MOTION_WEIGHT * change.clamp(max=MOTION_SCALE) / MOTION_SCALE
 
 
 def snr_weight(generator: Generator, timestep: Tensor, gamma: float) -> Tensor:

@@ -10,7 +10,6 @@ import tyro
 from diffusers.training_utils import EMAModel
 from tqdm import tqdm
 
-from pixeltraj import strip
 from pixeltraj.base import Base
 from pixeltraj.checkpoint import Checkpoint
 from pixeltraj.errors import PixeltrajError
@@ -38,7 +37,7 @@ from pixeltraj.store import Store
 
 CHECKPOINT_EVERY = 50
 READ_EVERY = 10
-ADDED = ("start", "ema", "min_snr", "lora", "computing", "prior", "actions")
+ADDED = ("start", "ema", "min_snr", "lora", "computing", "prior")
 """Settings that there once were not: at their defaults they are not told, so that what was trained before stays the
 same run."""
 
@@ -80,9 +79,6 @@ class FinetuneConfig:
     """Decay of the averaged weights that are kept; 0 keeps the last ones."""
     min_snr: float | None = None
     """Weighs timesteps by min(SNR, this) (Hang et al. 2023, who take 5); all alike if not given."""
-    actions: bool = False
-    """Draw each action into the margin of its frame, so that actions are imagined with the pictures; otherwise the
-    decoder reads them from what moves."""
     lora: Annotated[Lora, tyro.conf.arg(name="")] = field(default_factory=Lora)
     computing: Annotated[Computing, tyro.conf.arg(name="")] = field(default_factory=Computing)
     prior: Prior = field(default_factory=Prior)
@@ -131,11 +127,8 @@ def finetune(config: FinetuneConfig, windows: Windows | None = None) -> dict[str
     training, measured = split_windows(store, config.k) if windows is None else (windows, windows)
     lengths = tuple(k for k in config.k if len(training[k]))
     stores = [store, *config.prior.open(lengths)]
-    if config.actions:
-        for each in stores:
-            strip.require_room(each.task.action_size)
     base = Base.load(config.base)
-    generator = Generator(base, config.k[0], base.identity, config.k, config.prompt, actions=config.actions)
+    generator = Generator(base, config.k[0], base.identity, config.k, config.prompt)
     processes = Processes(config.computing.accumulate)
     accelerator = processes.accelerator
     device, count = accelerator.device, accelerator.num_processes
@@ -143,7 +136,7 @@ def finetune(config: FinetuneConfig, windows: Windows | None = None) -> dict[str
     generator.embed([prompt for each in stores for prompt in each.task.prompts])
     base.vae.to(device)
     with accelerator.main_process_first():
-        images = Images(stores, base, training, config.prior.share, config.actions)
+        images = Images(stores, base, training, config.prior.share)
     base.vae.cpu()
     torch.manual_seed(config.seed)
     config.lora.add(base, config.rank)
@@ -191,7 +184,7 @@ def finetune(config: FinetuneConfig, windows: Windows | None = None) -> dict[str
         current = generator.at(draw_length(rng, lengths))
         size = grids(config.batch, current.k) * parts
         batch = Batch.draw(images, rng, current.grid, size, config.no_prompt, config.no_state, config.no_frame)
-        motion = motion_weight(current, images.tiles(batch.rows)).mean().to(device) if parts > 1 else None
+        motion = motion_weight(current.grid, images.tiles(batch.rows)).mean().to(device) if parts > 1 else None
         total = torch.zeros((), device=device)
         for i in range(config.computing.accumulate):
             part = batch.part(i * count + accelerator.process_index, parts)
@@ -235,7 +228,6 @@ def finetune(config: FinetuneConfig, windows: Windows | None = None) -> dict[str
         "k": list(config.k),
         "prompt": config.prompt,
         "states": config.states,
-        "actions": config.actions,
         "fingerprint": store.task.fingerprint(),
         "widened": base.widened,
         "steps": config.steps,

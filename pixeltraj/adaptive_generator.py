@@ -29,8 +29,7 @@ class AdaptiveGenerator(Generator):
     def __init__(self, frozen: Generator, frozen_share: float = 0.5) -> None:
         if not 0 <= frozen_share <= 1:
             raise PixeltrajError(f"the frozen share must be from 0 to 1, not {frozen_share}")
-        told = (frozen.lengths, frozen.prompt)
-        super().__init__(frozen.base, frozen.k, frozen.identity, *told, actions=frozen.actions)
+        super().__init__(frozen.base, frozen.k, frozen.identity, frozen.lengths, frozen.prompt)
         self.frozen, self.frozen_share, self._live = frozen, frozen_share, Live()
 
     @property
@@ -53,9 +52,6 @@ class AdaptiveGenerator(Generator):
         base.unet.to(self.unet.device)
         base.text_encoder.to(self.base.text_encoder.device)
         live = Generator.load(base, lora)
-        if live.actions != self.actions:
-            which = "has actions in its images, unlike" if live.actions else "has no actions in its images, unlike"
-            raise PixeltrajError(f"the LoRA in {lora} {which} the frozen one: fine-tune it alike")
         for k in self.lengths:
             live.at(k)
         self._live.generator = live

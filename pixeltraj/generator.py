@@ -5,15 +5,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import DPMSolverMultistepScheduler, LCMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 
-from pixeltraj import strip
 from pixeltraj.base import Base
 from pixeltraj.errors import PixeltrajError
-from pixeltraj.grid import LATENT, Grid, to_frames
+from pixeltraj.grid import LATENT, Grid
 from pixeltraj.guidance import UNGUIDED, Condition, Guidance
 from pixeltraj.lora_folder import (
     CONFIG_FILE,
@@ -63,15 +61,12 @@ class Generator:
         prompt: PromptKind = "language",
         shown: bool = True,
         distilled: bool = False,
-        actions: bool = False,
     ) -> None:
         """lengths: all k that it was trained for; k alone if not given. prompt: what it is told of the task. shown: the
         U-Net was trained to be shown the first frame; where it was not, that frame is put into what it denoises.
-        distilled: each pass gets to a clean grid at once, as `pixeltraj distill` trains it. actions: its grids have
-        them in their margins (`pixeltraj.strip`)."""
+        distilled: each pass gets to a clean grid at once, as `pixeltraj distill` trains it."""
         self.base, self.k, self.grid = base, k, Grid(k)
         self.identity, self.prompt, self.shown, self.distilled = identity, prompt, shown, distilled
-        self.actions = actions
         self.lengths = lengths or (k,)
         self._scheduler_config = dict(base.noise_scheduler.config)
 
@@ -90,8 +85,7 @@ class Generator:
             generator = cls(base, base.lengths[0], identity, base.lengths, shown=not base.widened).at(k)
         else:
             told = (tuple(config["k"]), config["prompt"])
-            actions, distilled = config.get("actions", False), "distilled" in config
-            generator = cls(base, config["k"][0], identity, *told, distilled=distilled, actions=actions).at(k)
+            generator = cls(base, config["k"][0], identity, *told, distilled="distilled" in config).at(k)
         if lora is None:
             return generator
         fuse_lora(base, lora)
@@ -105,8 +99,7 @@ class Generator:
         if k not in self.lengths:
             trained = ", ".join(map(str, self.lengths))
             raise PixeltrajError(f"this generator was trained for k={trained}, not k={k}: fine-tune it with --k {k}")
-        how = (self.lengths, self.prompt, self.shown, self.distilled, self.actions)
-        return Generator(self.base, k, self.identity, *how)
+        return Generator(self.base, k, self.identity, self.lengths, self.prompt, self.shown, self.distilled)
 
     @property
     def unet(self) -> UNet2DConditionModel:
@@ -142,15 +135,6 @@ class Generator:
         if states is None or self.base.state_encoder is None:
             return words
         return torch.cat([words, self.base.state_encoder(states.to(words.device))], dim=1)
-
-    def draw(self, tiles: Tensor, actions: np.ndarray | Tensor) -> Tensor:
-        """tiles (B, K, 4, 12, 12) of real frames, actions (B, K, A) taken in them -> tiles as its own are."""
-        return strip.draw(tiles, torch.as_tensor(actions)) if self.actions else tiles
-
-    @torch.no_grad()
-    def frames(self, tiles: Tensor) -> np.ndarray:
-        """tiles (n, 4, 12, 12) -> (n, 84, 84, 3) uint8, what they show."""
-        return to_frames(self.base.decode(strip.without(tiles) if self.actions else tiles))
 
     @torch.no_grad()
     def sample(

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.generator import Generator
+from pixeltraj.grid import to_frames
 from pixeltraj.guidance import UNGUIDED, Guidance
 from pixeltraj.pruner import prune
 from pixeltraj.task import Task
@@ -126,6 +127,6 @@ class Imaginer:
         if frames:
             tiles = grid.split(latents)
             for trajectory, start, row in zip(trajectories, starts, tiles):
-                pictures = generator.frames(row[1 : len(trajectory) + 1])
+                pictures = to_frames(base.decode(row[1 : len(trajectory) + 1]))
                 trajectory.frames = np.concatenate([start.frame[None], pictures])
         return trajectories

@@ -112,14 +112,11 @@ class Dreamer:
     k: tuple[int, ...] = (5,)
     """Frames in an image; of several, an estimator of the length chooses."""
     prompt: PromptKind = "language"
-    actions: bool = False
-    """They are imagined with the pictures; otherwise the decoder reads them from what moves."""
 
     @property
     def name(self) -> str:
         both = (self.learned,) if self.learned == self.read else (self.learned, self.read)
-        how = [self.prompt, "actions"] if self.actions else [self.prompt]
-        return "-".join([*(data.name for data in both), *map(str, self.k), *how])
+        return "-".join([*(data.name for data in both), *map(str, self.k), self.prompt])
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,6 @@ class AdaptiveImagination:
             lengths=generator.lengths,
             prompt=generator.prompt,
             states=told["states"] if told else FinetuneConfig.states,
-            actions=generator.actions,
             rank=int(told["config"]["rank"]) if told else FinetuneConfig.rank,
             steps=adaptation.steps,
             batch=adaptation.batch,

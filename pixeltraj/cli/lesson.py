@@ -78,8 +78,6 @@ class Teaching:
     """All k of the generator."""
     prompt: PromptKind
     states: bool
-    actions: bool
-    """Whether its images hold actions."""
     rank: int
     steps: int
     """Training steps."""
@@ -118,7 +116,6 @@ def teach(
             teaching.lr,
             teaching.prompt,
             teaching.states,
-            actions=teaching.actions,
             seed=seed,
             start=start,
         )

@@ -139,7 +139,7 @@ class Preparation:
         torch.set_flush_denormal(True)  # denormal gradients made steps ten times slower
         steps = self.scale.finetune_steps * (1 if learned == read else 2)
         tuning = FinetuneConfig(learned, lora, self.base, k=dreamer.k, steps=steps, prompt=dreamer.prompt)
-        finetune(replace(tuning, actions=dreamer.actions))
+        finetune(tuning)
         if not (decoder / DECODER_CONFIG).exists():
             reading = self.scale.decode_steps
             few = min(TrainConfig.scatter, reading // 5)

@@ -132,9 +132,9 @@ def read_real(decoder: Decoder, cases: Sequence[Case]) -> list[Trajectory | None
         batches = [which[i : i + BATCH] for i in range(0, len(which), BATCH)]
         for part in tqdm(batches, desc=f"read real frames, k={k}", unit="batch"):
             followed = [case.real for case in (cases[i] for i in part) if case.real]
-            frames, actions = (np.stack(column) for column in zip(*(padded(one, k) for one in followed)))
+            frames = np.stack([padded(one, k) for one in followed])
             tiles = generator.base.encode(frames.reshape(-1, *frames.shape[2:]))
-            tiles = generator.draw(tiles.reshape(len(part), k, *tiles.shape[1:]), actions)
+            tiles = tiles.reshape(len(part), k, *tiles.shape[1:])
             starts = np.stack([one.states[0] for one in followed])
             told = [None if one.snapshots is None else one.snapshots[0] for one in followed]
             prompts = [decoder.task.prompt_of(*start) for start in zip(starts, told)]
@@ -155,10 +155,8 @@ def _start(case: Case) -> np.ndarray:
     return case.replay.snapshots[0]
 
 
-def padded(trajectory: Trajectory, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """(k, 84, 84, 3), (k, A): its frames, the last one repeated, and actions, zero from there on; what is past k is
-    left out."""
+def padded(trajectory: Trajectory, k: int) -> np.ndarray:
+    """(k, 84, 84, 3): its frames, the last one repeated; what is past k is left out."""
     assert trajectory.frames is not None
     rows = np.minimum(np.arange(k), len(trajectory.frames) - 1)
-    actions = np.concatenate([trajectory.actions, np.zeros_like(trajectory.actions[:1])])
-    return trajectory.frames[rows], actions[rows]
+    return trajectory.frames[rows]

@@ -155,7 +155,7 @@ def test_the_losses_of_parts_have_the_whole_batch_s_as_their_mean(base: Base) ->
     tiles = torch.randn(4, 5, 4, 12, 12, generator=rng) * torch.tensor([0.0, 0.1, 1.0, 2.0])[:, None, None, None, None]
     drawn, embedding = Noise.draw(generator.grid, 4, rng), generator.embed([PROMPT] * 4)
     with torch.no_grad():
-        whole, motion = learner.loss(tiles, embedding, drawn), motion_weight(generator, tiles).mean()
+        whole, motion = learner.loss(tiles, embedding, drawn), motion_weight(generator.grid, tiles).mean()
         halves = [
             learner.loss(tiles[part], embedding[part], drawn[part], motion) for part in (slice(0, 2), slice(2, 4))
         ]

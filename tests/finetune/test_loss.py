@@ -55,7 +55,7 @@ def test_the_losses_of_parts_have_the_whole_batch_s_as_their_mean(base: Base) ->
     noise, exact = Noise.draw(generator.grid, 4, rng), Computing("fp32")
     with torch.no_grad():
         whole = diffusion_loss(generator, tiles, embedding, noise, exact)
-        motion = motion_weight(generator, tiles).mean()
+        motion = motion_weight(generator.grid, tiles).mean()
         halves = [
             diffusion_loss(generator, tiles[part], embedding[part], noise[part], exact, motion=motion)
             for part in (slice(0, 2), slice(2, 4))
