@@ -29,6 +29,11 @@ def own_outcome(task: Task) -> Outcome:
     return task.outcome
 
 
+def decoder_for(rewards: Rewards) -> type[Decoder]:
+    """The kind of decoder that takes rewards and ends from there."""
+    return Decoder if rewards == "learned" else OwnRewardDecoder
+
+
 class OwnRewardDecoder(Decoder):
     """A trained decoder, of which only states and actions are believed.
 

@@ -9,8 +9,7 @@ import torch
 
 from pixeltraj.base import Base
 from pixeltraj.cli.keeping import Keeper
-from pixeltraj.decode.decoder import Decoder
-from pixeltraj.decode.own_reward import OwnRewardDecoder, Rewards, own_outcome
+from pixeltraj.decode.own_reward import Rewards, decoder_for, own_outcome
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.generator import Generator
 from pixeltraj.guidance import UNGUIDED, Guidance
@@ -50,7 +49,7 @@ class ImagineConfig:
     def read(self) -> tuple[Imaginer, dict[str, Any] | None]:
         """The imaginer, and how the frames have to be drawn that it sets out from (None: not known)."""
         generator = Generator.load(Base.load(self.base), self.lora, self.k)
-        decoder = (Decoder if self.rewards == "learned" else OwnRewardDecoder).load(self.decoder, generator)
+        decoder = decoder_for(self.rewards).load(self.decoder, generator)
         length = LengthEstimator.load(self.length, decoder.task) if self.length else None
         if length:
             for k in length.lengths:

@@ -16,6 +16,7 @@ from pixeltraj.cli.report_audit import Audited, add_checks
 from pixeltraj.cli.report_figures import checked, figures, models_of, open_imagined, open_real
 from pixeltraj.cli.report_replay import act, draw_replays, make_cases, read_real
 from pixeltraj.decode.decoder import CONFIG, Decoder
+from pixeltraj.decode.own_reward import Rewards, decoder_for
 from pixeltraj.decode.yardstick import span_of
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.eval.cases import chosen, ranked
@@ -67,7 +68,7 @@ def report(config: Config) -> Path:
     real = open_real(config.run, config.real)
     imagined = open_imagined(config.imagined or config.run / "imagined", real)
     audited = Audited.find(config.audit or config.run / "audit", given=config.audit is not None, imagined=imagined)
-    decoder, models = load(config, real.path)
+    decoder, models = load(config, real.path, imagined.attributes["provenance"].get("rewards", "learned"))
     if decoder.task.name != real.task.name:
         raise PixeltrajError(f"the decoder reads {decoder.task.name}, {real.path} holds {real.task.name}")
     if imagined.attributes["provenance"]["generator"] != decoder.generator.identity:
@@ -96,8 +97,8 @@ def report(config: Config) -> Path:
     return write_report(out, player(real.task, span, shown, order))
 
 
-def load(config: Config, real: Path) -> tuple[Decoder, dict[str, Any]]:
-    """The decoder with its generator, and what the files say of them."""
+def load(config: Config, real: Path, rewards: Rewards) -> tuple[Decoder, dict[str, Any]]:
+    """The decoder with its generator, and what the files say of them. rewards: as what was imagined."""
     folder = config.decoder or config.run / "decoder"
     lora = config.lora or (config.run / "lora" if (config.run / "lora").is_dir() else None)
     if not (folder / CONFIG).is_file():
@@ -107,7 +108,7 @@ def load(config: Config, real: Path) -> tuple[Decoder, dict[str, Any]]:
         )
     base = Base.load(config.base or named_base(config.run))
     models = models_of(base, lora, folder)
-    return Decoder.load(folder, Generator.load(base, lora)), models
+    return decoder_for(rewards).load(folder, Generator.load(base, lora)), models
 
 
 def named_base(run: Path) -> str | None:

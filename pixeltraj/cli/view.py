@@ -12,6 +12,7 @@ import tyro
 from pixeltraj.cli.imagination import ImagineConfig
 from pixeltraj.cli.view_runs import STORES, Run, run_folders
 from pixeltraj.cli.view_server import ViewServer
+from pixeltraj.decode.own_reward import Rewards
 from pixeltraj.errors import PixeltrajError
 
 
@@ -32,6 +33,8 @@ class Config:
     num_inference_steps: int | None = None
     """Denoising steps of the sampler: as few as do for the embedded base if not given; a Stable Diffusion of full size
     wants 8 to 12."""
+    rewards: Rewards = "learned"
+    """Where rewards and ends come from. task: its own function of decoded states and actions, not learned."""
     port: int = 0
     """Where the page is served on this machine; 0 takes any free one."""
     open: bool = True
@@ -105,7 +108,14 @@ def _one(config: Config, folder: Path | None, busy: threading.Lock) -> Run:
     if store is None or decoder is None:
         lacks = " and ".join(name for name, part in (("--store", store), ("--decoder", decoder)) if part is None)
         raise PixeltrajError(f"give {lacks}, or the folder of a demo: `pixeltraj view runs/demo`")
-    parts = ImagineConfig(decoder, lora, config.base, length=length, num_inference_steps=config.num_inference_steps)
+    parts = ImagineConfig(
+        decoder,
+        lora,
+        config.base,
+        length=length,
+        num_inference_steps=config.num_inference_steps,
+        rewards=config.rewards,
+    )
     path = folder or store
     return Run(path.name or path.resolve().name, store, parts, busy, folder and folder / "config.json")
 

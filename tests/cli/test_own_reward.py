@@ -1,6 +1,6 @@
 """`--rewards task`: rewards and ends are the task's own function of what was decoded, and everything says so."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,14 +8,19 @@ import pytest
 
 from pixeltraj.base import Base
 from pixeltraj.cli import main
+from pixeltraj.cli import report as report_command
 from pixeltraj.cli.imagine import Config, imagine
+from pixeltraj.cli.view import Config as ViewConfig
+from pixeltraj.cli.view import find
 from pixeltraj.decode.decoder import Decoder
 from pixeltraj.decode.features import Windows
 from pixeltraj.decode.own_reward import OwnRewardDecoder, Rewards
 from pixeltraj.errors import PixeltrajError
+from pixeltraj.eval.cases import Case
 from pixeltraj.generator import Generator
 from pixeltraj.latents import store_latents
 from pixeltraj.store import Store
+from pixeltraj.trajectory import Trajectory
 
 Ask = Callable[..., Config]
 
@@ -82,3 +87,25 @@ def test_a_task_without_one_is_refused_before_anything_is_loaded(
     said = capsys.readouterr().err
     assert status == 2 and "the states of Ant-v5 do not tell its reward" in said and "push-v3" in said
     assert "hammer-v3" not in said and not (tmp_path / "out").exists()
+
+
+def test_the_pages_read_what_the_imagined_store_believes(
+    ask: Ask, store_path: Path, base_path: Path, decoder_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part, path in (("demos", store_path), ("decoder", decoder_path)):
+        (tmp_path / part).symlink_to(path)
+    readers, read_real = [], report_command.read_real
+
+    def seen(decoder: Decoder, cases: Sequence[Case]) -> list[Trajectory | None]:
+        readers.append(type(decoder))
+        return read_real(decoder, cases)
+
+    monkeypatch.setattr(report_command, "read_real", seen)
+    for rewards in ("task", "learned"):
+        imagine(ask(tmp_path / rewards, rewards))
+        report_command.report(
+            report_command.Config(tmp_path, imagined=tmp_path / rewards, out=tmp_path / "page", base=str(base_path))
+        )
+    assert readers == [OwnRewardDecoder, Decoder]
+    (shown,) = find(ViewConfig(tmp_path, base=str(base_path), rewards="task"))
+    assert type(shown.whole_parts().read()[0].decoder) is OwnRewardDecoder
