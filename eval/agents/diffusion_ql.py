@@ -1,7 +1,8 @@
 """Diffusion-QL (Wang et al. 2023): a diffusion model as policy, held to the data by its own loss and drawn to value.
 
 Five denoising steps make an action from noise; gradients of the critics go through all of them. The critics learn
-like those of TD3, from actions of a slowly moving copy of the policy.
+like those of TD3, from actions of a slowly moving copy of the policy. They are smooth, as the authors' are: with two
+layers of ReLU the policy leaves the data for where they are wrong (docs/experiments.md).
 """
 
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pixeltraj.eval.agents.learner import ValueLearner, step
 from pixeltraj.eval.agents.networks import Critics, follow, frozen, mlp
@@ -22,7 +24,7 @@ class DiffusionQLConfig:
     batch: int = 256
     """Transitions in an update."""
     hidden: int = 256
-    """Width of the hidden layers: three of the policy, two of the critics."""
+    """Width of the hidden layers, three of the policy and of the critics."""
     denoising: int = 5
     """Steps from noise to an action."""
     learning_rate: float = 3e-4
@@ -98,7 +100,7 @@ class DiffusionQL(ValueLearner):
         super().__init__(offline, generator, value_range)
         self.config = config
         policy = self.state_size, self.action_size, config.hidden, config.denoising, generator, config.bf16
-        ensemble = 2, self.state_size + self.action_size, config.hidden, generator, False, config.bf16
+        ensemble = 2, self.state_size + self.action_size, config.hidden, generator, False, config.bf16, 3, F.mish
         self.actor, self.target_actor = DiffusionPolicy(*policy), DiffusionPolicy(*policy)
         self.critics, self.target = Critics(*ensemble), Critics(*ensemble)
         for target, network in ((self.target_actor, self.actor), (self.target, self.critics)):

@@ -6,7 +6,7 @@ Shapes: B batch, S state, A action, H hidden, N critics.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 
@@ -69,12 +69,15 @@ class Critics(nn.Module):
         generator: torch.Generator,
         layer_norm: bool = False,
         bf16: bool = False,
+        layers: int = 2,
+        activation: Callable[[Tensor], Tensor] = F.relu,
     ) -> None:
+        """layers: how many are hidden"""
         super().__init__()
-        sizes = [(inputs, hidden), (hidden, hidden), (hidden, 1)]
+        sizes = list(pairwise((inputs, *[hidden] * layers, 1)))
         self.weights = nn.ParameterList(torch.empty(count, i, o) for i, o in sizes)
         self.biases = nn.ParameterList(torch.zeros(count, 1, o) for _, o in sizes)
-        self.layer_norm, self.bf16 = layer_norm, bf16
+        self.layer_norm, self.bf16, self.activation = layer_norm, bf16, activation
         for weight in self.weights:
             _initialise(weight, weight.shape[1], generator)
 
@@ -84,7 +87,7 @@ class Critics(nn.Module):
             x = torch.cat([states, actions], dim=-1).expand(len(self.weights[0]), -1, -1)
             for weight, bias in list(zip(self.weights, self.biases))[:-1]:
                 x = torch.baddbmm(bias, x, weight)
-                x = F.relu(F.layer_norm(x, x.shape[-1:]) if self.layer_norm else x)
+                x = self.activation(F.layer_norm(x, x.shape[-1:]) if self.layer_norm else x)
             return torch.baddbmm(self.biases[-1], x, self.weights[-1]).squeeze(-1).float()
 
 

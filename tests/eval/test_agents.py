@@ -22,7 +22,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "td3_bc": {"tau": 0.05},
     "iql": {"tau": 0.05, "expectile": 0.9, "beta": 10.0},
     "cql": {"tau": 0.05, "alpha": 0.1, "penalised": 2, "actor_learning_rate": 3e-3, "temperature": 0.01},
-    "diffusion_ql": {"tau": 0.05, "policy_tau": 0.05, "candidates": 5},
+    "diffusion_ql": {"tau": 0.05, "policy_tau": 0.05, "candidates": 5, "learning_rate": 1e-2},
     "bc": {},
 }
 UPDATES = 150
