@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from benchmarks.agents_contender import Contender
+from pixeltraj.eval.agents.diffusion_ql import DiffusionQLConfig
 from pixeltraj.eval.agents.rlpd import RLPDConfig
 from pixeltraj.eval.recipes.offline_to_online import MANY
 from pixeltraj.eval.recipes.recipe import Adapt, Data, Dreamer, Sampled, Side, StateDreamer
@@ -10,6 +11,8 @@ from pixeltraj.eval.recipes.recipe import Adapt, Data, Dreamer, Sampled, Side, S
 CLONING = 10.0
 """Weight of the cloning term of arms that clone (design measurements: the gain of short runs comes through it)."""
 WITH_CLONING = "+cloning"
+DIFFUSION = DiffusionQLConfig(eta=0.0, denoising=20, candidates=1, learning_rate=1e-3)
+"""Behaviour cloning by a diffusion model of actions."""
 BASELINE = "demonstrations"
 IMAGINATION = "imagination"
 READ, STATES_READ = "oracle-read", "oracle-read-states"
@@ -32,14 +35,23 @@ def online(task: str) -> list[Contender]:
     }
     sides = {
         "cloning": Side(name="cloning", agent="bc", data=(data,), online=False, symmetric=False),
+        "diffusion-cloning": Side(
+            name="diffusion-cloning",
+            agent="diffusion_ql",
+            config=DIFFUSION,
+            data=(data,),
+            online=False,
+            symmetric=False,
+        ),
         "none": Side(name="none", agent="rlpd", config=RLPDConfig(bc_weight=0.0)),
     }
+    sides |= {name: Side(name=name, agent=name, data=(data,)) for name in ("spirl", "parrot")}
     for side in plain.values():
         sides |= with_and_without_cloning(side)
     ranks = (
         (f"{BASELINE}{WITH_CLONING}", "imagination+cloning", "oracle+cloning", "cloning", BASELINE, IMAGINATION),
         ("synther+cloning", "state-level+cloning", "imagination-own+cloning", "demonstrations-100+cloning")
-        + (f"{READ}{WITH_CLONING}", f"{STATES_READ}{WITH_CLONING}"),
+        + (f"{READ}{WITH_CLONING}", f"{STATES_READ}{WITH_CLONING}", "diffusion-cloning"),
     )
     rank = {name: i for i, names in enumerate(ranks) for name in names}
     ordered = [*rank, *(name for name in sides if name not in rank)]

@@ -38,7 +38,7 @@ class DiffusionQLConfig:
     policy_tau: float = 0.001
     """Step of the target policy towards the policy; the paper takes 0.005 every fifth update."""
     eta: float = 1.0
-    """Weight of the value against the diffusion loss; the paper's range is 0.01 to 3.5."""
+    """Weight of the value against the diffusion loss; the paper's range is 0.01 to 3.5. 0 clones, with 1 candidate."""
     candidates: int = 50
     """Actions proposed for a state; the critics choose among them."""
     bf16: bool = False
@@ -131,16 +131,21 @@ class DiffusionQL(ValueLearner):
         step(self.critic_optimizer, critic_loss, config.gradient_norm)
 
         bc_loss = self.actor.loss(states, actions, self.generator)
-        with frozen(self.critics):
-            own = self.critics(states, self.actor.sample(states, self.generator))  # (2, B)
-        which = int(torch.randint(2, (), generator=self.generator))  # one critic pulls, the other gives the scale
-        actor_loss = bc_loss - config.eta * own[which].mean() / own[1 - which].detach().abs().mean()
+        pull = self._pull(states) if config.eta else torch.zeros(())
+        actor_loss = bc_loss - config.eta * pull
         step(self.actor_optimizer, actor_loss, config.gradient_norm)
 
         follow(self.target, self.critics, config.tau)
         follow(self.target_actor, self.actor, config.policy_tau)
         losses = {"critic_loss": critic_loss, "actor_loss": actor_loss, "bc_loss": bc_loss, "value": values.mean()}
         return {name: loss.detach() for name, loss in losses.items()}
+
+    def _pull(self, states: Tensor) -> Tensor:
+        """The value of the policy's own actions: one critic's, in units of what the other says."""
+        with frozen(self.critics):
+            own = self.critics(states, self.actor.sample(states, self.generator))  # (2, B)
+        which = int(torch.randint(2, (), generator=self.generator))
+        return own[which].mean() / own[1 - which].detach().abs().mean()
 
     @torch.no_grad()
     def targets(self, rewards: Tensor, next_states: Tensor, terminations: Tensor) -> Tensor:
