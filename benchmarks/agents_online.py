@@ -15,6 +15,7 @@ DIFFUSION = DiffusionQLConfig(eta=0.0, denoising=20, candidates=1, learning_rate
 """Behaviour cloning by a diffusion model of actions."""
 BASELINE = "demonstrations"
 IMAGINATION = "imagination"
+SAMPLED = "imagination-sampled"
 READ, STATES_READ = "oracle-read", "oracle-read-states"
 
 
@@ -25,6 +26,7 @@ def online(task: str) -> list[Contender]:
     plain: dict[str, Side] = {
         BASELINE: Side(name=BASELINE, agent="rlpd", data=(data,)),
         IMAGINATION: Side(name=IMAGINATION, agent="rlpd", data=(data,), dreamer=pictures),
+        SAMPLED: Side(name=SAMPLED, agent="rlpd", data=(data,), dreamer=replace(pictures, actions="sampled")),
         "oracle": Side(name="oracle", agent="rlpd", data=(data,)),
         READ: Side(name=READ, agent="rlpd", data=(data,), dreamer=pictures),
         STATES_READ: Side(name=STATES_READ, agent="rlpd", data=(data,), dreamer=pictures),
@@ -49,7 +51,8 @@ def online(task: str) -> list[Contender]:
     for side in plain.values():
         sides |= with_and_without_cloning(side)
     ranks = (
-        (f"{BASELINE}{WITH_CLONING}", "imagination+cloning", "oracle+cloning", "cloning", BASELINE, IMAGINATION),
+        (f"{BASELINE}{WITH_CLONING}", "imagination+cloning", "imagination-sampled+cloning", "oracle+cloning")
+        + ("cloning", BASELINE, IMAGINATION),
         ("synther+cloning", "state-level+cloning", "imagination-own+cloning", "demonstrations-100+cloning")
         + (f"{READ}{WITH_CLONING}", f"{STATES_READ}{WITH_CLONING}", "diffusion-cloning"),
     )
@@ -105,8 +108,8 @@ def with_and_without_cloning(side: Side) -> dict[str, Side]:
 
 
 def _made(side: Side) -> str | None:
-    """With and without cloning the same; the oracle that is read needs what imagination needs."""
+    """With and without cloning the same; sampled actions and the oracle that is read need what imagination needs."""
     name = side.name.removesuffix(WITH_CLONING)
-    if name in (READ, STATES_READ):
+    if name in (SAMPLED, READ, STATES_READ):
         return IMAGINATION
     return name if side.dreamer or side.synthetic else None

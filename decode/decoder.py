@@ -6,7 +6,7 @@ Shapes: B batch, K frames, N keypoints, S state, A action, L = 12 latents a tile
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pixeltraj.decode.demonstrator import Demonstrator
 from pixeltraj.decode.features import grid_features, tile_features
 from pixeltraj.decode.fit import Fit
 from pixeltraj.decode.heads import Heads, HeadsConfig
@@ -29,6 +30,8 @@ from pixeltraj.trajectory import Trajectory
 SCHEMA = 6
 WEIGHTS, CONFIG = "decoder.safetensors", "config.json"
 BATCH = 32
+Actions = Literal["read", "sampled"]
+"""Where actions come from: off the pictures, or from the decoder's `Demonstrator`, given the decoded states."""
 CARRY = 0.8
 """Share of a frame's correction that the next one needs too: what was misread once is misread again. All of it where
 things can be anywhere (`Task.movable`): what is misread far from the data is misread in all of a window."""
@@ -68,11 +71,13 @@ class Decoder:
         heads: Heads,
         lengths: tuple[int, ...],
         about: dict[str, Any] | None = None,
+        demonstrator: Demonstrator | None = None,
     ) -> None:
-        """lengths: all k whose grids it was trained to read."""
+        """lengths: all k whose grids it was trained to read. demonstrator: actions are its, not read."""
         self.task, self.generator = task, generator
         self.heads = heads.eval().requires_grad_(False)
         self.fit = fit_of(task, self.heads)
+        self.demonstrator = demonstrator
         self.lengths, self.about = lengths, about or {}
         """`metrics` and `provenance`."""
 
@@ -96,11 +101,13 @@ class Decoder:
         prompts: list[str],
         starts: np.ndarray,
         maps: list[Tensor] | None = None,
+        rng: torch.Generator | None = None,
     ) -> list[Trajectory]:
         """latents (B, 4, 12 R, 60), first (B, 4, 12, 12), B prompts, starts (B, S) -> B trajectories.
 
-        maps: what the sampler's last pass saw (`Generator.sample`); without them a pass is made here. Each trajectory
-        begins exactly at its start and ends with the first transition read as a termination. Grids may have any k that
+        maps: what the sampler's last pass saw (`Generator.sample`); without them a pass is made here. rng: of actions
+        that are sampled, else unused; one of seed 0 if None. Each trajectory begins exactly at its start and ends with
+        the first transition read as a termination. Grids may have any k that
         the decoder was trained for. Raises PixeltrajError where the latents or starts hold NaN.
         """
         if not (torch.isfinite(latents).all() and torch.isfinite(first).all() and np.isfinite(starts).all()):
@@ -113,7 +120,7 @@ class Decoder:
             part = slice(i, i + BATCH)
             seen = [one[part] for one in maps] if maps else None
             features = self.look(latents[part], first[part], prompts[part], seen)
-            reading = self.read(features, starts[part])
+            reading = self.read(features, starts[part], rng)
             trajectories += [self._cut(reading, row) for row in range(len(features))]
         return trajectories
 
@@ -124,8 +131,8 @@ class Decoder:
         return grid_features(self.generator.at(COLUMNS * latents.shape[-2] // LATENT), latents, first, prompts)
 
     @torch.no_grad()
-    def read(self, features: Tensor, starts: np.ndarray) -> Reading:
-        """features (B, K, C, L, L), starts (B, S) -> everything that can be read, uncut."""
+    def read(self, features: Tensor, starts: np.ndarray, rng: torch.Generator | None = None) -> Reading:
+        """features (B, K, C, L, L), starts (B, S) -> everything that can be read, uncut. rng: see `decode`."""
         pixels, pooled = self.heads.locate(features)
         keypoints = self.task.camera.unproject(pixels.cpu().numpy())
         shift = pin(self.task, keypoints[:, :1], starts)  # (B, 1, N, 3)
@@ -140,12 +147,14 @@ class Decoder:
             rewards = over.float()
         else:
             rewards = self.heads.reward_mean + self.heads.reward_std * outcome[..., 0]
-        states_out = states.cpu().numpy()
+        states_out, actions_out = states.cpu().numpy(), actions.cpu().numpy()
         states_out[:, 0] = starts
+        if self.demonstrator:
+            actions_out = self.demonstrator(states_out, rng or torch.Generator().manual_seed(0))
         return Reading(
             states=states_out,
             keypoints=keypoints.astype(np.float32),
-            actions=actions.cpu().numpy(),
+            actions=actions_out,
             rewards=rewards.cpu().numpy(),
             terminations=over.cpu().numpy(),
             ends=outcome[..., -1].cpu().numpy(),
@@ -164,6 +173,8 @@ class Decoder:
             keypoints=reading.keypoints[row, : steps + 1],
             uncertainty=reading.uncertainty[row, : steps + 1],
         )
+        if self.demonstrator:
+            trajectory.origin["actions"] = "sampled"
         trajectory.check(self.task)
         return trajectory
 
@@ -184,9 +195,9 @@ class Decoder:
         write_json(folder / CONFIG, config)
 
     @classmethod
-    def load(cls, folder: Path, generator: Generator, task: Task | None = None) -> "Decoder":
+    def load(cls, folder: Path, generator: Generator, task: Task | None = None, actions: Actions = "read") -> "Decoder":
         """What `save` wrote. Raises PixeltrajError where it was trained with another base, LoRA or k, for
-        another task or camera than now, or is damaged.
+        another task or camera than now, is damaged, or has no demonstrator to sample actions.
         """
         config = read_json(folder / CONFIG, "decoder")
         again = "train it again with `pixeltraj decode train STORE`"
@@ -214,7 +225,8 @@ class Decoder:
         except (OSError, SafetensorError, RuntimeError) as error:
             raise PixeltrajError(f"{folder / WEIGHTS} cannot be read ({error}); {again}") from error
         about = {key: config[key] for key in ("metrics", "provenance") if key in config}
-        decoder = cls(task, generator, heads, tuple(config["k"]), about)
+        demonstrator = Demonstrator.load(folder, task) if actions == "sampled" else None
+        decoder = cls(task, generator, heads, tuple(config["k"]), about, demonstrator)
         decoder.readable(generator.k)
         return decoder
 

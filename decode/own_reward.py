@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pixeltraj.decode.decoder import Decoder, Reading
+from pixeltraj.decode.decoder import Actions, Decoder, Reading
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.generator import Generator
 from pixeltraj.task import Outcome, Task
@@ -41,16 +41,18 @@ class OwnRewardDecoder(Decoder):
     """
 
     @classmethod
-    def load(cls, folder: Path, generator: Generator, task: Task | None = None) -> "OwnRewardDecoder":
+    def load(
+        cls, folder: Path, generator: Generator, task: Task | None = None, actions: Actions = "read"
+    ) -> "OwnRewardDecoder":
         """As `Decoder.load`. Raises PixeltrajError, too, where the task has no outcome of its own."""
-        decoder = super().load(folder, generator, task)
+        decoder = super().load(folder, generator, task, actions)
         assert isinstance(decoder, cls)
         own_outcome(decoder.task)
         return decoder
 
     @torch.no_grad()
-    def read(self, features: Tensor, starts: np.ndarray) -> Reading:
-        reading = super().read(features, starts)
+    def read(self, features: Tensor, starts: np.ndarray, rng: torch.Generator | None = None) -> Reading:
+        reading = super().read(features, starts, rng)
         shape = reading.rewards.shape
         before, actions, after = reading.states[:, :-1], reading.actions, reading.states[:, 1:]
         rewards, over = own_outcome(self.task)(*(part.reshape(-1, part.shape[-1]) for part in (before, actions, after)))
@@ -63,8 +65,9 @@ class OwnRewardDecoder(Decoder):
         prompts: list[str],
         starts: np.ndarray,
         maps: list[Tensor] | None = None,
+        rng: torch.Generator | None = None,
     ) -> list[Trajectory]:
-        trajectories = super().decode(latents, first, prompts, starts, maps)
+        trajectories = super().decode(latents, first, prompts, starts, maps, rng)
         for trajectory in trajectories:
             trajectory.origin["rewards"] = "task"
         return trajectories

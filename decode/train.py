@@ -19,11 +19,13 @@ from pixeltraj.base import Base
 from pixeltraj.checkpoint import Checkpoint
 from pixeltraj.decode.calibration import calibrate, lowest_precise
 from pixeltraj.decode.decoder import CONFIG, Decoder, carried, fit_of, known_states, pin
+from pixeltraj.decode.demonstrator import Demonstrator
 from pixeltraj.decode.features import Windows
 from pixeltraj.decode.fit import Fit
 from pixeltraj.decode.heads import Heads, HeadsConfig, keypoint_loss
 from pixeltraj.decode.measurement import errors
 from pixeltraj.decode.motion import Motion
+from pixeltraj.diffuser import DiffuserConfig
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.files import provenance
 from pixeltraj.generator import Generator
@@ -33,6 +35,9 @@ from pixeltraj.task import Task
 from pixeltraj.windows import require_windows, store_windows
 
 CHECKPOINT_EVERY = 100
+ACTIONS_CHECKPOINT = "actions.checkpoint"
+ACTIONS_LR = 1e-3
+"""Of the diffusion model of actions: few steps on little data."""
 ENDS = 2
 """Windows of each episode that are read besides, because they show its end."""
 
@@ -52,7 +57,7 @@ class TrainConfig:
     steps: int = 1500
     """Steps of the keypoint head."""
     head_steps: int = 2000
-    """Steps of the other heads, after it."""
+    """Steps of the other heads, after it, and of the diffusion model of actions (`--actions sampled`)."""
     batch: int = 32
     """Tiles a step of the keypoint head; windows of five frames a step of the others are twice as many."""
     lr: float = 4e-3
@@ -172,9 +177,20 @@ def train_on(store: Store, generator: Generator, config: TrainConfig, sight: Mak
             episodes={"training": len(training), "held out": len(heldout)},
         ),
     }
+    learn_actions(store, training, config).save(config.out)
     decoder.save(config.out)
-    checkpoint.remove()
+    for path in (checkpoint.path, config.out / ACTIONS_CHECKPOINT):
+        path.unlink(missing_ok=True)
     return decoder
+
+
+def learn_actions(store: Store, training: list[int], config: TrainConfig) -> Demonstrator:
+    """What the store's agent does, of the episodes of these numbers."""
+    settings = DiffuserConfig(steps=config.head_steps, lr=ACTIONS_LR, seed=config.seed)
+    demonstrator = Demonstrator(store.task, settings)
+    trajectories = map(store.trajectory, training)
+    demonstrator.fit(trajectories, Checkpoint(config.out / ACTIONS_CHECKPOINT, asdict(config)))
+    return demonstrator
 
 
 def schedule(progress: float) -> float:

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from pixeltraj.checkpoint import Checkpoint
+from pixeltraj.diffuser import Diffuser, DiffuserConfig, read_config
 from pixeltraj.errors import PixeltrajError
-from pixeltraj.eval.diffuser import Diffuser, DiffuserConfig, read_config
 from pixeltraj.replay_buffer import Batch
 from pixeltraj.store import Store
 from pixeltraj.task import Task

@@ -40,9 +40,10 @@ class Decoder(Protocol):
         prompts: list[str],
         starts: np.ndarray,
         maps: list[Tensor] | None = None,
+        rng: torch.Generator | None = None,
     ) -> list[Trajectory]:
-        """latents (B, 4, h, w), first (B, 4, 12, 12), starts (B, S), maps as `Generator.sample` gives them -> B
-        trajectories from those states."""
+        """latents (B, 4, h, w), first (B, 4, 12, 12), starts (B, S), maps as `Generator.sample` gives them, rng of
+        what is sampled while reading -> B trajectories from those states."""
 
 
 class Length(Protocol):
@@ -123,7 +124,7 @@ class Imaginer:
         seen = torch.from_numpy(states)
         maps: list[Tensor] = []
         latents = generator.sample(first, prompts, rng, self.num_inference_steps, seen, self.guidance, maps)
-        trajectories = [prune(t, self.task) for t in self.decoder.decode(latents, first, prompts, states, maps)]
+        trajectories = [prune(t, self.task) for t in self.decoder.decode(latents, first, prompts, states, maps, rng)]
         if frames:
             tiles = grid.split(latents)
             for trajectory, start, row in zip(trajectories, starts, tiles):

@@ -194,7 +194,7 @@ def test_what_matters_comes_first_and_what_it_needs_before_it() -> None:
     part, tasks = Part("online", Path("nowhere"), 10), (TASK, "coffee-push-v3")
     listed = [stage.name for stage in stages(part, tasks, (), 2)]
     assert listed[:2] == [f"made/{TASK}/data", f"runs/{TASK}/demonstrations+cloning/0"]
-    assert len(listed) == len(set(listed)) == 2 * (1 + 5 + 23 * 2)
+    assert len(listed) == len(set(listed)) == 2 * (1 + 5 + 25 * 2)
     for stage in stages(part, tasks, (), 2):
         assert all(listed.index(name) < listed.index(stage.name) for name in stage.after)
     by_name = {stage.name: stage for stage in stages(part, tasks, (), 2)}

@@ -112,11 +112,19 @@ class Dreamer:
     k: tuple[int, ...] = (5,)
     """Frames in an image; of several, an estimator of the length chooses."""
     prompt: PromptKind = "language"
+    actions: Literal["read", "sampled"] = "read"
+    """Where the actions of what it imagines come from."""
 
     @property
     def name(self) -> str:
+        """Of its models, which are the same whatever is asked of them."""
         both = (self.learned,) if self.learned == self.read else (self.learned, self.read)
         return "-".join([*(data.name for data in both), *map(str, self.k), self.prompt])
+
+    @property
+    def dreams(self) -> str:
+        """Of what it imagines."""
+        return self.name if self.actions == "read" else f"{self.name}-{self.actions}"
 
 
 @dataclass(frozen=True)
@@ -129,7 +137,7 @@ class Dreamt:
 
     @property
     def name(self) -> str:
-        return f"{self.dreamer.name}-{'transitions' if self.first else 'trajectories'}"
+        return f"{self.dreamer.dreams}-{'transitions' if self.first else 'trajectories'}"
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pixeltraj.cli.adaptation import Adaptation, AdaptiveImagineConfig
 from pixeltraj.cli.imagination import ImagineConfig
+from pixeltraj.decode.decoder import Actions
 from pixeltraj.decode.own_reward import Rewards
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.eval.experiment import EvalConfig
@@ -27,6 +28,9 @@ class Config(EvalConfig):
     """What is kept of what is imagined; all of it if nothing is said."""
     rewards: Rewards = "learned"
     """Where rewards and ends come from. task: its own function of decoded states and actions, not learned."""
+    actions: Actions = "read"
+    """Where actions come from. sampled: what the store's agent would have done between the decoded states, from a
+    diffusion model; agents that clone learn more from them."""
     adapt: Adaptation = field(default_factory=Adaptation)
     """How the generator learns on from what the agent lives through; with an indicator of none it does not."""
 
@@ -37,7 +41,7 @@ def run(config: Config) -> None:
     make: ImagineConfig | AdaptiveImagineConfig | None = None
     if config.decoder:
         models = config.decoder, config.lora, config.base, config.k
-        make = ImagineConfig(*models, keep=config.keep, rewards=config.rewards)
+        make = ImagineConfig(*models, keep=config.keep, rewards=config.rewards, actions=config.actions)
         if config.adapt.indicator != "none":
             make = AdaptiveImagineConfig(make, config.adapt)
     experiment = config.experiment(make)

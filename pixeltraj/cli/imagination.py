@@ -9,6 +9,7 @@ import torch
 
 from pixeltraj.base import Base
 from pixeltraj.cli.keeping import Keeper
+from pixeltraj.decode.decoder import Actions
 from pixeltraj.decode.own_reward import Rewards, decoder_for, own_outcome
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.generator import Generator
@@ -45,11 +46,14 @@ class ImagineConfig:
     """What is kept of what is imagined; all of it if nothing is said."""
     rewards: Rewards = "learned"
     """Where rewards and ends come from. task: its own function of decoded states and actions, not learned."""
+    actions: Actions = "read"
+    """Where actions come from. sampled: what the store's agent would have done between the decoded states, from a
+    diffusion model; agents that clone learn more from them."""
 
     def read(self) -> tuple[Imaginer, dict[str, Any] | None]:
         """The imaginer, and how the frames have to be drawn that it sets out from (None: not known)."""
         generator = Generator.load(Base.load(self.base), self.lora, self.k)
-        decoder = decoder_for(self.rewards).load(self.decoder, generator)
+        decoder = decoder_for(self.rewards).load(self.decoder, generator, actions=self.actions)
         length = LengthEstimator.load(self.length, decoder.task) if self.length else None
         if length:
             for k in length.lengths:

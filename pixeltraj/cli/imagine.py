@@ -110,6 +110,8 @@ class Batches:
             self.provenance["keep"] = asdict(config.keep)
         if config.rewards != "learned":
             self.provenance["rewards"] = config.rewards
+        if config.actions != "read":
+            self.provenance["actions"] = config.actions
         if expected not in (None, self.provenance):
             raise PixeltrajError("a machine of the cluster finds another base, LoRA or store than this one does")
         self.config, self.keeper = config, config.keeper(self.imaginer, wanted)
@@ -180,7 +182,7 @@ def begun(config: Config, batches: Batches) -> Store:
         return store
     store = Store.open(config.out, batches.imaginer.task)
     there, how = store.attributes["provenance"], batches.provenance
-    if any(there.get(key) != how.get(key) for key in (*how, "keep", "rewards")):
+    if any(there.get(key) != how.get(key) for key in (*how, "keep", "rewards", "actions")):
         raise PixeltrajError(f"{config.out} was imagined in another way; give another --out")
     return store
 

@@ -149,13 +149,15 @@ class Preparation:
         if estimated and not (length / LENGTH_CONFIG).exists():
             train_length(LengthConfig(read, length, k=dreamer.k))
         # without an end that could be estimated, the longest: nothing has to be cut off
-        return ImagineConfig(decoder, lora, self.base, max(dreamer.k), length if estimated else None)
+        chooser = length if estimated else None
+        return ImagineConfig(decoder, lora, self.base, max(dreamer.k), chooser, actions=dreamer.actions)
 
     def expected_length(self, dreamer: Dreamer | StateDreamer) -> float:
         """L of Algorithm 1: the mean number of transitions in a preliminary run."""
         if isinstance(dreamer, StateDreamer):
             return mean_length(self._of_states(dreamer))
-        return mean_length(self._imagined(dreamer, self.scale.preliminary, "preliminary"))
+        alike = replace(dreamer, actions="read")  # actions make nothing longer
+        return mean_length(self._imagined(alike, self.scale.preliminary, "preliminary"))
 
     def dreamt(self, part: Dreamt) -> Path:
         """At least `generated` transitions."""
@@ -193,7 +195,7 @@ class Preparation:
 
     def _imagined(self, dreamer: Dreamer, n: int, what: str) -> Store:
         parts = self.dreamer(dreamer)
-        out = self.parts / "imagined" / f"{dreamer.name}-{what}-{n}"
+        out = self.parts / "imagined" / f"{dreamer.dreams}-{what}-{n}"
         source = self.data(dreamer.read, drawn=True)
         return imagine(ImagineCommand(**vars(parts), task=dreamer.read.task, source=source, out=out, n=n))[0]
 

@@ -15,7 +15,7 @@ from pixeltraj.base import Base
 from pixeltraj.cli.report_audit import Audited, add_checks
 from pixeltraj.cli.report_figures import checked, figures, models_of, open_imagined, open_real
 from pixeltraj.cli.report_replay import act, draw_replays, make_cases, read_real
-from pixeltraj.decode.decoder import CONFIG, Decoder
+from pixeltraj.decode.decoder import CONFIG, Actions, Decoder
 from pixeltraj.decode.own_reward import Rewards, decoder_for
 from pixeltraj.decode.yardstick import span_of
 from pixeltraj.errors import PixeltrajError
@@ -68,10 +68,11 @@ def report(config: Config) -> Path:
     real = open_real(config.run, config.real)
     imagined = open_imagined(config.imagined or config.run / "imagined", real)
     audited = Audited.find(config.audit or config.run / "audit", given=config.audit is not None, imagined=imagined)
-    decoder, models = load(config, real.path, imagined.attributes["provenance"].get("rewards", "learned"))
+    how = imagined.attributes["provenance"]
+    decoder, models = load(config, real.path, how.get("rewards", "learned"), how.get("actions", "read"))
     if decoder.task.name != real.task.name:
         raise PixeltrajError(f"the decoder reads {decoder.task.name}, {real.path} holds {real.task.name}")
-    if imagined.attributes["provenance"]["generator"] != decoder.generator.identity:
+    if how["generator"] != decoder.generator.identity:
         raise PixeltrajError(
             f"{imagined.path} was imagined by another generator than the decoder reads; imagine it again: "
             f"`pixeltraj imagine {real.task.name} --from {real.path} --out NEW --decoder DECODER`"
@@ -85,7 +86,7 @@ def report(config: Config) -> Path:
     read = read_real(decoder, cases)
     content: dict[str, Any] = {
         **figures(config.run, real, imagined, checked(config.run, real, imagined, config.seed), models),
-        "seed": imagined.attributes["provenance"]["seed"],
+        "seed": how["seed"],
         "versions": provenance()["versions"],
         "vae": psnr(decoder.generator.base.vae, real, real.split()[1]),
         **losses(real.task, span, cases, read, act(read, cases, real)),
@@ -97,8 +98,8 @@ def report(config: Config) -> Path:
     return write_report(out, player(real.task, span, shown, order))
 
 
-def load(config: Config, real: Path, rewards: Rewards) -> tuple[Decoder, dict[str, Any]]:
-    """The decoder with its generator, and what the files say of them. rewards: as what was imagined."""
+def load(config: Config, real: Path, rewards: Rewards, actions: Actions) -> tuple[Decoder, dict[str, Any]]:
+    """The decoder with its generator, and what the files say of them. rewards, actions: as what was imagined."""
     folder = config.decoder or config.run / "decoder"
     lora = config.lora or (config.run / "lora" if (config.run / "lora").is_dir() else None)
     if not (folder / CONFIG).is_file():
@@ -108,7 +109,7 @@ def load(config: Config, real: Path, rewards: Rewards) -> tuple[Decoder, dict[st
         )
     base = Base.load(config.base or named_base(config.run))
     models = models_of(base, lora, folder)
-    return decoder_for(rewards).load(folder, Generator.load(base, lora)), models
+    return decoder_for(rewards).load(folder, Generator.load(base, lora), actions=actions), models
 
 
 def named_base(run: Path) -> str | None:

@@ -12,6 +12,7 @@ import tyro
 from pixeltraj.cli.imagination import ImagineConfig
 from pixeltraj.cli.view_runs import STORES, Run, run_folders
 from pixeltraj.cli.view_server import ViewServer
+from pixeltraj.decode.decoder import Actions
 from pixeltraj.decode.own_reward import Rewards
 from pixeltraj.errors import PixeltrajError
 
@@ -35,6 +36,8 @@ class Config:
     wants 8 to 12."""
     rewards: Rewards = "learned"
     """Where rewards and ends come from. task: its own function of decoded states and actions, not learned."""
+    actions: Actions = "read"
+    """Where actions come from. sampled: what the store's agent would have done between the decoded states."""
     port: int = 0
     """Where the page is served on this machine; 0 takes any free one."""
     open: bool = True
@@ -115,6 +118,7 @@ def _one(config: Config, folder: Path | None, busy: threading.Lock) -> Run:
         length=length,
         num_inference_steps=config.num_inference_steps,
         rewards=config.rewards,
+        actions=config.actions,
     )
     path = folder or store
     return Run(path.name or path.resolve().name, store, parts, busy, folder and folder / "config.json")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from pixeltraj import diffuser as module
 from pixeltraj.checkpoint import Checkpoint
 from pixeltraj.errors import PixeltrajError
-from pixeltraj.eval import diffuser as module
 from pixeltraj.eval.state_level import (
     CONFIG,
     WEIGHTS,

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from pixeltraj import diffuser as module
 from pixeltraj.checkpoint import Checkpoint
+from pixeltraj.diffuser import statistics
 from pixeltraj.errors import PixeltrajError
-from pixeltraj.eval import diffuser as module
-from pixeltraj.eval.diffuser import statistics
 from pixeltraj.eval.synther import (
     CONFIG,
     WEIGHTS,

@@ -19,8 +19,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pixeltraj.checkpoint import Checkpoint
+from pixeltraj.edm import DEFAULT, EDM, EDMConfig, ResidualMLP, noise_levels
 from pixeltraj.errors import PixeltrajError
-from pixeltraj.eval.edm import DEFAULT, EDM, EDMConfig, ResidualMLP, noise_levels
 from pixeltraj.files import provenance, read_json, write_json, write_whole
 from pixeltraj.task import Task
 from pixeltraj.tasks import get_task

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from pixeltraj.edm import DEFAULT, EDM, EDMConfig, ResidualMLP, heun, noise_levels
 from pixeltraj.errors import PixeltrajError
-from pixeltraj.eval.edm import DEFAULT, EDM, EDMConfig, ResidualMLP, heun, noise_levels
 
 PLAIN = dataclasses.replace(DEFAULT, churn=0.0)
 DEVIATION = 0.5
