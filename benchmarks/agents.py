@@ -14,9 +14,9 @@ imagination, with SynthER: D4RL-normalised score. It wants --policies, and so do
 offline: TD3+BC and IQL on medium and mixed data of the same policies, as they are, with imagined trajectories, SynthER,
 S4RL. An hour and three quarters.
 
-adaptation: RLPD on push-v3, the generator's LoRA trained on 14 other tasks: it stays as it is, or learns on from what
-the agent does, chosen by TD error or by reward; it is told the task in words, by a code, or not at all. An hour
-and a half.
+adaptation: RLPD on push-v3, the generator's LoRA trained on 14 other tasks: it stays as it is, its actions read or
+sampled, or learns on from what the agent does, chosen by TD error or by reward; it is told the task in words, by a
+code, or not at all. An hour and three quarters.
 
 Everything that is made stays in --out, run by run: an interrupted benchmark is taken up there, what is finished is not
 done again, and --show prints what there is. --json writes all of it, --figure draws the curves of a sparse part. A

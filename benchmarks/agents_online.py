@@ -77,20 +77,22 @@ def online(task: str) -> list[Contender]:
 
 def adaptation(task: str) -> list[Contender]:
     """RLPD on demonstrations of a task that the generator's LoRA has not seen, but 14 others: a generator that stays as
-    it is, one that learns on from the agent's transitions, and one told of tasks by a code or not at all. Those that
-    clone come first."""
+    it is, its actions read or sampled, one that learns on from the agent's transitions, and one told of tasks by a code
+    or not at all. Those that clone come first."""
     data, others = Data(task), Data(MANY)
     words = Dreamer(others, data)
     plain = {
         BASELINE: {},
         IMAGINATION: {"dreamer": words},
+        SAMPLED: {"dreamer": replace(words, actions="sampled")},
         "td-error": {"dreamer": words, "adapt": Adapt("td-error")},
         "reward": {"dreamer": words, "adapt": Adapt("reward")},
         "one-hot": {"dreamer": Dreamer(others, data, prompt="one-hot")},
         "no-prompt": {"dreamer": Dreamer(others, data, prompt="none")},
     }
-    against = dict.fromkeys(plain, IMAGINATION) | {BASELINE: BASELINE, IMAGINATION: BASELINE}
-    made = {name: name for name in plain if name != BASELINE} | {"td-error": IMAGINATION, "reward": IMAGINATION}
+    against = dict.fromkeys(plain, IMAGINATION) | dict.fromkeys((BASELINE, IMAGINATION, SAMPLED), BASELINE)
+    made = {name: name for name in plain if name != BASELINE}
+    made |= dict.fromkeys((SAMPLED, "td-error", "reward"), IMAGINATION)
     found = []
     for name, choice in plain.items():
         side = Side(name=name, agent="rlpd", data=(data,), **choice)  # type: ignore[arg-type]

@@ -171,8 +171,8 @@ def test_what_runners_and_adaptation_need_is_made_once() -> None:
     offline = names("offline", "Hopper-v5-mixed")
     assert made(offline) == ["data", "synther", "imagination"] and len(offline) == 3 + 8 * 2
     adaptation = names("adaptation", TASK)
-    assert made(adaptation) == ["data", "imagination", "one-hot", "no-prompt"] and len(adaptation) == 4 + 12 * 2
-    assert all("+cloning" in name for name in adaptation[: 4 + 12] if name.startswith("runs/"))
+    assert made(adaptation) == ["data", "imagination", "one-hot", "no-prompt"] and len(adaptation) == 4 + 14 * 2
+    assert all("+cloning" in name for name in adaptation[: 4 + 14] if name.startswith("runs/"))
     assert all(part == "speed" or names(part, setting) for part, known in SETTINGS.items() for setting in known)
 
 
