@@ -34,8 +34,6 @@ def errors(task: Task, reading: Reading, windows: Windows, span: np.ndarray) -> 
     apart = (keypoints - windows.keypoints)[:, 1:][real]
     missed, stated = np.linalg.norm(apart, axis=-1), uncertainty[:, 1:][real]
     truth = windows.actions[real]
-    spread = np.maximum(((truth - truth.mean(axis=0)) ** 2).mean(axis=0), 1e-9)
-    fit = 1 - ((actions[real] - truth) ** 2).mean(axis=0) / spread
     metrics: dict[str, Any] = {
         "windows": len(windows),
         "state": {
@@ -49,7 +47,7 @@ def errors(task: Task, reading: Reading, windows: Windows, span: np.ndarray) -> 
         },
         "keypoint_mm": {k.name: float(1000 * missed[:, i].mean()) for i, k in enumerate(task.keypoints)},
         "uncertainty": calibration(stated, np.sqrt(np.square(apart).mean(axis=(1, 2)))),
-        "action_r2": [float(value) for value in fit],
+        "action_r2": r2(actions[real], truth),
         "action_error": [float(value) for value in np.abs(actions[real] - truth).mean(axis=0)],
         "termination": detection(over[real], windows.terminations[real]),
     }
@@ -62,6 +60,12 @@ def errors(task: Task, reading: Reading, windows: Windows, span: np.ndarray) -> 
             "r2": float(1 - (gap**2).mean() / max(windows.rewards[real].var(), 1e-9)),
         }
     return metrics
+
+
+def r2(told: np.ndarray, truth: np.ndarray) -> list[float]:
+    """Share of the variance that is told of each column of (n, A)."""
+    spread = np.maximum(((truth - truth.mean(axis=0)) ** 2).mean(axis=0), 1e-9)
+    return [float(value) for value in 1 - ((told - truth) ** 2).mean(axis=0) / spread]
 
 
 def detection(read: np.ndarray, truth: np.ndarray) -> dict[str, Any]:

@@ -18,12 +18,12 @@ from tqdm import tqdm
 from pixeltraj.base import Base
 from pixeltraj.checkpoint import Checkpoint
 from pixeltraj.decode.calibration import calibrate, lowest_precise
-from pixeltraj.decode.decoder import CONFIG, Decoder, carried, fit_of, known_states, pin
+from pixeltraj.decode.decoder import CONFIG, Decoder, Reading, carried, fit_of, known_states, pin
 from pixeltraj.decode.demonstrator import Demonstrator
 from pixeltraj.decode.features import Windows
 from pixeltraj.decode.fit import Fit
 from pixeltraj.decode.heads import Heads, HeadsConfig, keypoint_loss
-from pixeltraj.decode.measurement import errors
+from pixeltraj.decode.measurement import errors, r2
 from pixeltraj.decode.motion import Motion
 from pixeltraj.diffuser import DiffuserConfig
 from pixeltraj.errors import PixeltrajError
@@ -166,7 +166,11 @@ def train_on(store: Store, generator: Generator, config: TrainConfig, sight: Mak
         for half in (heldout[::2], heldout[1::2])
         if half
     ]
-    metrics = [errors(task, reading, windows, span) for windows, reading in calibrate(decoder, halves)]
+    demonstrator = learn_actions(store, training, config)
+    metrics = [
+        errors(task, reading, windows, span) | {"sampled_action_r2": sampled_r2(demonstrator, reading, windows)}
+        for windows, reading in calibrate(decoder, halves)
+    ]
     decoder.about = {
         "metrics": metrics[0] | {"by_k": {str(g.k): one for g, one in zip(generators, metrics)}},
         "provenance": provenance(
@@ -177,7 +181,7 @@ def train_on(store: Store, generator: Generator, config: TrainConfig, sight: Mak
             episodes={"training": len(training), "held out": len(heldout)},
         ),
     }
-    learn_actions(store, training, config).save(config.out)
+    demonstrator.save(config.out)
     decoder.save(config.out)
     for path in (checkpoint.path, config.out / ACTIONS_CHECKPOINT):
         path.unlink(missing_ok=True)
@@ -191,6 +195,12 @@ def learn_actions(store: Store, training: list[int], config: TrainConfig) -> Dem
     trajectories = map(store.trajectory, training)
     demonstrator.fit(trajectories, Checkpoint(config.out / ACTIONS_CHECKPOINT, asdict(config)))
     return demonstrator
+
+
+def sampled_r2(demonstrator: Demonstrator, reading: Reading, windows: Windows) -> list[float]:
+    """Share of the variance of real actions that a sample tells, for each action dimension."""
+    actions = demonstrator(reading.states, torch.Generator().manual_seed(0))
+    return r2(actions[windows.real], windows.actions[windows.real])
 
 
 def schedule(progress: float) -> float:

@@ -21,7 +21,8 @@ def table(metrics: dict[str, Any]) -> str:
         share = "" if row["percent_of_range"] is None else f"{row['percent_of_range']:.2f}"
         lines.append(f"{name:26}{row['error']:>10.4f}{share:>12} {row['unit']}")
     lines.append("keypoints, mm   " + ", ".join(f"{n} {v:.1f}" for n, v in metrics["keypoint_mm"].items()))
-    lines.append("actions, R^2    " + ", ".join(f"{value:.2f}" for value in metrics["action_r2"]))
+    for name, key in (("actions, R^2   ", "action_r2"), ("sampled, R^2   ", "sampled_action_r2")):
+        lines.append(f"{name} " + ", ".join(f"{value:.2f}" for value in metrics[key]))
     lines.append("actions, error  " + ", ".join(f"{value:.3f}" for value in metrics["action_error"]))
     for name in ("reward", "termination"):
         lines.append(f"{name:16}" + ", ".join(f"{k} {number(v)}" for k, v in metrics[name].items()))
