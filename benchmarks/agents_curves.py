@@ -30,6 +30,7 @@ from pixeltraj.tasks import get_task
 
 BATCH = 256
 WARMUP = 100  # random decisions, as in Stable-Baselines3
+AUTHORS = "authors-diffusion_ql"
 EVALUATION_SEEDS = 1_000_000_000
 Curve = list[tuple[int, float]]
 
@@ -65,7 +66,9 @@ class Offline:
     out: Path = Path("runs/benchmarks/agents-offline")
     """Folder of the finished runs."""
     agents: tuple[str, ...] = ("td3_bc", "iql", "bc", "diffusion_ql", "torchrl-td3_bc", "torchrl-iql", "torchrl-bc")
-    """Which ones: ours, or torchrl-NAME; cql too, which is slow."""
+    """Which ones: ours, or torchrl-NAME; cql too, which is slow, and authors-diffusion_ql."""
+    authors: Path | None = None
+    """A copy of github.com/Zhendong-Wang/Diffusion-Policies-for-Offline-RL, for authors-diffusion_ql."""
     updates: int = 5000
     """Of each agent."""
     eval_every: int = 1000
@@ -78,7 +81,9 @@ class Offline:
 
 def main(config: Online | Offline) -> None:
     torch.set_num_threads(1)
-    asked = {key: value for key, value in asdict(config).items() if key not in ("out", "agents", "seeds")}
+    if isinstance(config, Offline) and AUTHORS in config.agents and config.authors is None:
+        raise SystemExit(f"{AUTHORS} needs --authors FOLDER, a copy of the authors' repository")
+    asked = {key: value for key, value in asdict(config).items() if key not in ("out", "agents", "seeds", "authors")}
     remember(config.out, {key: str(value) for key, value in asked.items()})
     learn: Callable[[Any, str, int], Curve] = learn_online if isinstance(config, Online) else learn_offline
     curves: dict[str, list[Curve]] = {}
@@ -156,6 +161,14 @@ def _sizes(environment: gym.Env) -> tuple[int, int]:
 # Offline
 
 
+def _authors(folder: Path, seed: int, states: int, actions: int) -> Any:
+    from benchmarks.agents_authors import AuthorsDiffusionQL
+
+    torch.manual_seed(seed)
+    np.random.seed(seed)  # noqa: NPY002, it is what their code draws from
+    return AuthorsDiffusionQL(folder, states, actions)
+
+
 def learn_offline(config: Offline, name: str, seed: int) -> Curve:
     """Ours and torchrl's see the same batches, normalised."""
     task = get_task(config.task)
@@ -166,6 +179,9 @@ def learn_offline(config: Offline, name: str, seed: int) -> Curve:
     data = data._replace(states=normal[0], next_states=normal[1])
     if name.startswith("torchrl-"):
         agent: Any = _peer(name, seed, task.state_size, task.action_size)
+    elif name == AUTHORS:
+        assert config.authors
+        agent = _authors(config.authors, seed, task.state_size, task.action_size)
     else:
         agent = make_agent(name, data, torch.Generator().manual_seed(seed), replace(AGENTS[name][1](), batch=BATCH))
     rng, arena = np.random.default_rng(seed), task.make()

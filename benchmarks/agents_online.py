@@ -11,6 +11,8 @@ from pixeltraj.eval.recipes.recipe import Adapt, Data, Dreamer, Sampled, Side, S
 CLONING = 10.0
 """Weight of the cloning term of arms that clone (design measurements: the gain of short runs comes through it)."""
 WITH_CLONING = "+cloning"
+WITHOUT_DECISIONS = ("cloning", "diffusion-cloning")
+"""Arms that take none."""
 DIFFUSION = DiffusionQLConfig(eta=0.0, denoising=20, candidates=1, learning_rate=1e-3)
 """Behaviour cloning by a diffusion model of actions."""
 BASELINE = "demonstrations"

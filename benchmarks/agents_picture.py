@@ -4,7 +4,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from benchmarks.agents_online import WITH_CLONING
+from benchmarks.agents_online import WITH_CLONING, WITHOUT_DECISIONS
 from pixeltraj.eval.results import Result, colours, draw_curves
 from pixeltraj.files import write_whole
 
@@ -28,7 +28,7 @@ def draw(settings: dict[str, dict[str, list[Result]]], path: Path) -> None:
 
 
 def columns(by_arm: dict[str, list[Result]]) -> dict[str, dict[str, list[Result]]]:
-    online = {arm: runs for arm, runs in by_arm.items() if arm != "cloning"}
+    online = {arm: runs for arm, runs in by_arm.items() if arm not in WITHOUT_DECISIONS}
     cloning = {arm: runs for arm, runs in online.items() if arm.endswith(WITH_CLONING)}
     found = {"with cloning": cloning, "without": {arm: runs for arm, runs in online.items() if arm not in cloning}}
     return {words: arms for words, arms in found.items() if arms}

@@ -1,7 +1,7 @@
 """Demonstrator: what the store's agent would have done from one state to reach the next, as a diffusion model.
 
-The action head (heads.py) reads actions off the pictures. Agents that clone learn more from actions that are sampled here
-for the same states (docs/experiments.md).
+The action head (heads.py) reads actions off the pictures. Agents that clone learn more from actions that are sampled
+here for the same states (docs/experiments.md).
 
 The model is an EDM with a residual MLP, as SynthER's: (s, s') -> p(a). Shapes: B windows, K frames, S state, A action.
 """

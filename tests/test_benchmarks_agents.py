@@ -11,6 +11,7 @@ from benchmarks.agents import report, run
 from benchmarks.agents_arms import contenders
 from benchmarks.agents_config import SETTINGS, Benchmark, Effort, Part
 from benchmarks.agents_figures import arm_figures, better, mean, reached, runner_figures, wallclock
+from benchmarks.agents_online import WITHOUT_DECISIONS
 from benchmarks.agents_picture import columns, draw
 from benchmarks.agents_read_oracle import ReadOracle
 from benchmarks.agents_runners import NOISE, collect, returns
@@ -93,7 +94,9 @@ def test_an_interrupted_run_ends_like_the_unbroken_one(tmp_path: Path, monkeypat
 
 
 def test_curves_are_drawn_of_those_that_take_decisions(tmp_path: Path) -> None:
-    arms = ("demonstrations", "cloning", "imagination", "oracle+cloning")
+    arms = ("demonstrations", *WITHOUT_DECISIONS, "imagination", "oracle+cloning")
+    entries = contenders(Part("online", Path("nowhere"), 10), TASK)
+    assert {one.name for one in entries if not one.side.online} == set(WITHOUT_DECISIONS)
     by_arm = {arm: [made_up(arm, seed, [0.0, 0.5, 1.0]) for seed in range(2)] for arm in arms}
     found = {words: list(arms) for words, arms in columns(by_arm).items()}
     assert found == {"with cloning": ["oracle+cloning"], "without": ["demonstrations", "imagination"]}
