@@ -1,5 +1,5 @@
-"""Diffusion-QL as its authors wrote it, so that ours can be measured beside it. Their code is not part of this repository:
-github.com/Zhendong-Wang/Diffusion-Policies-for-Offline-RL (Apache-2.0)."""
+"""Diffusion-QL as its authors wrote it, so that ours can be measured beside it. Their code is not part of this
+repository: github.com/Zhendong-Wang/Diffusion-Policies-for-Offline-RL (Apache-2.0)."""
 
 import importlib
 import sys
