@@ -123,12 +123,15 @@ class DiffusionQL(ValueLearner):
         return chosen.view(*normal.shape[:-1], self.action_size).numpy()
 
     def update(self, batch: Batch, cloned: np.ndarray | None = None) -> dict[str, Tensor]:
-        """One step of critics and policy on all rows, whether cloned or not. -> losses, scalars."""
+        """One step of policy and, if they have a say, critics, on all rows, cloned or not. -> losses, scalars."""
         config = self.config
         states, actions, rewards, next_states, terminations = self.rows(batch)
-        values = self.critics(states, actions)  # (2, B)
-        critic_loss = (values - self.targets(rewards, next_states, terminations)).square().mean(dim=1).sum()
-        step(self.critic_optimizer, critic_loss, config.gradient_norm)
+        losses = {}
+        if config.eta or config.candidates > 1:
+            values = self.critics(states, actions)  # (2, B)
+            critic_loss = (values - self.targets(rewards, next_states, terminations)).square().mean(dim=1).sum()
+            step(self.critic_optimizer, critic_loss, config.gradient_norm)
+            losses = {"critic_loss": critic_loss, "value": values.mean()}
 
         bc_loss = self.actor.loss(states, actions, self.generator)
         pull = self._pull(states) if config.eta else torch.zeros(())
@@ -137,7 +140,7 @@ class DiffusionQL(ValueLearner):
 
         follow(self.target, self.critics, config.tau)
         follow(self.target_actor, self.actor, config.policy_tau)
-        losses = {"critic_loss": critic_loss, "actor_loss": actor_loss, "bc_loss": bc_loss, "value": values.mean()}
+        losses |= {"actor_loss": actor_loss, "bc_loss": bc_loss}
         return {name: loss.detach() for name, loss in losses.items()}
 
     def _pull(self, states: Tensor) -> Tensor:

@@ -68,6 +68,20 @@ def test_learns_values_and_policy_of_a_two_step_problem(name: str) -> None:
     assert (agent.act(np.array([[0.0], [1.0]], np.float32), explore=False) > 0).all()
 
 
+def test_diffusion_ql_clones_both_of_two_actions_without_value_and_candidates() -> None:
+    rng = np.random.default_rng(0)
+    batch = random_batch(2000, rng)
+    batch = batch._replace(actions=np.repeat(rng.choice([-0.6, 0.6], (2000, 1)), 2, axis=1).astype(np.float32))
+    agent = make("diffusion_ql", batch, eta=0.0, candidates=1, denoising=10)
+    critics = [parameter.clone() for parameter in agent.critics.parameters()]
+    for _ in range(400):
+        losses = agent.update(batch)
+    assert losses.keys() == {"actor_loss", "bc_loss"}
+    assert all(torch.equal(one, other) for one, other in zip(critics, agent.critics.parameters()))
+    actions = agent.act(batch.states, explore=False)
+    assert 0.3 < (actions[:, 0] > 0).mean() < 0.7 and np.abs(np.abs(actions) - 0.6).mean() < 0.15
+
+
 @pytest.mark.parametrize("deterministic", [True, False])
 def test_clones_the_actions_of_the_data(deterministic: bool) -> None:
     rng = np.random.default_rng(0)
