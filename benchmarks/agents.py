@@ -11,8 +11,8 @@ minutes of one core.
 locomotion: SAC on HalfCheetah and Hopper that begins with data of a trained policy of medium quality, as it is, with
 imagination, with SynthER: D4RL-normalised score. It wants --policies, and so does offline. Half an hour of two cores.
 
-offline: TD3+BC and IQL on medium and mixed data of the same policies, as they are, with imagined trajectories, SynthER,
-S4RL. An hour and three quarters.
+offline: TD3+BC and IQL on medium and mixed data of the same policies, as they are, with imagined trajectories (actions
+read or sampled), SynthER, S4RL. Two hours and a quarter.
 
 adaptation: RLPD on push-v3, the generator's LoRA trained on 14 other tasks: it stays as it is, its actions read or
 sampled, or learns on from what the agent does, chosen by TD error or by reward; it is told the task in words, by a

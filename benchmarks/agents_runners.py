@@ -36,10 +36,20 @@ def locomotion(task: str, scale: Scale) -> list[Contender]:
 
 def offline(setting: str, scale: Scale) -> list[Contender]:
     """TD3+BC and IQL on one store, nothing done in the environment: as they are, and with what SynthER sampled, S4RL
-    changes or a generator imagined before."""
+    changes or a generator imagined before, its actions read or sampled."""
     task, quality = setting.rsplit("-", 1)
     data = Data(task, quality)
-    return [_contender(task, side, agent) for agent in ("td3_bc", "iql") for side in four(agent, data, scale)]
+    found = []
+    for agent in ("td3_bc", "iql"):
+        sides = four(agent, data, scale)
+        found += [_contender(task, side, agent) for side in (*sides, _sampled(sides[-1]))]
+    return found
+
+
+def _sampled(side: Side) -> Side:
+    """The same, of imagined trajectories whose actions are sampled."""
+    parts = [replace(p, dreamer=replace(p.dreamer, actions="sampled")) for p in side.synthetic if isinstance(p, Dreamt)]
+    return replace(side, name=f"{side.name}-sampled", synthetic=tuple(parts))
 
 
 def _contender(task: str, side: Side, against: str) -> Contender:

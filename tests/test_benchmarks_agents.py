@@ -172,7 +172,7 @@ def test_what_runners_and_adaptation_need_is_made_once() -> None:
     made = lambda listed: [name.split("/")[2] for name in listed if name.startswith("made/")]  # noqa: E731
     assert made(names("locomotion", "Hopper-v5")) == ["data", "synther", "imagination"]
     offline = names("offline", "Hopper-v5-mixed")
-    assert made(offline) == ["data", "synther", "imagination"] and len(offline) == 3 + 8 * 2
+    assert made(offline) == ["data", "synther", "imagination"] and len(offline) == 3 + 10 * 2
     adaptation = names("adaptation", TASK)
     assert made(adaptation) == ["data", "imagination", "one-hot", "no-prompt"] and len(adaptation) == 4 + 14 * 2
     assert all("+cloning" in name for name in adaptation[: 4 + 14] if name.startswith("runs/"))
