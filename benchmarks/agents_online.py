@@ -53,7 +53,7 @@ def online(task: str) -> list[Contender]:
     for side in plain.values():
         sides |= with_and_without_cloning(side)
     ranks = (
-        (f"{BASELINE}{WITH_CLONING}", "imagination+cloning", "imagination-sampled+cloning", "oracle+cloning")
+        (f"{BASELINE}{WITH_CLONING}", "imagination+cloning", f"{SAMPLED}{WITH_CLONING}", "oracle+cloning")
         + ("cloning", BASELINE, IMAGINATION),
         ("synther+cloning", "state-level+cloning", "imagination-own+cloning", "demonstrations-100+cloning")
         + (f"{READ}{WITH_CLONING}", f"{STATES_READ}{WITH_CLONING}", "diffusion-cloning"),

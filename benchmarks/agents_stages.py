@@ -94,8 +94,8 @@ def collected(part: Part, setting: str) -> dict[str, Any]:
 def made(part: Part, setting: str, contender: Contender) -> dict[str, Any]:
     arm = make(part, setting, contender)
     for other in contenders(part, setting):
-        if other.made == contender.made:
-            make(part, setting, other)  # what it needs besides: its runs may run beside each other
+        if other.made == contender.made and other.side.synthetic != contender.side.synthetic:
+            make(part, setting, other)  # another imagined store: runs that need it may run beside each other
     stores = [Store.open(path) for path in arm.stores]
     return {
         "training_episodes": [len(store.split()[0]) for store in stores],

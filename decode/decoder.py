@@ -107,8 +107,8 @@ class Decoder:
 
         maps: what the sampler's last pass saw (`Generator.sample`); without them a pass is made here. rng: of actions
         that are sampled, else unused; one of seed 0 if None. Each trajectory begins exactly at its start and ends with
-        the first transition read as a termination. Grids may have any k that
-        the decoder was trained for. Raises PixeltrajError where the latents or starts hold NaN.
+        the first transition read as a termination. Grids may have any k that the decoder was trained for. Raises
+        PixeltrajError where the latents or starts hold NaN.
         """
         if not (torch.isfinite(latents).all() and torch.isfinite(first).all() and np.isfinite(starts).all()):
             raise PixeltrajError(
