@@ -1,8 +1,8 @@
 """Diffusion-QL (Wang et al. 2023): a diffusion model as policy, held to the data by its own loss and drawn to value.
 
 Five denoising steps make an action from noise; gradients of the critics go through all of them. The critics learn
-like those of TD3, from actions of a slowly moving copy of the policy. They are smooth, as the authors' are: with two
-layers of ReLU the policy leaves the data for where they are wrong (docs/experiments.md).
+like those of TD3, from actions of a slowly moving copy of the policy. They have three smooth layers, as the
+authors' do: with two of ReLU it learned next to nothing in as many updates (docs/experiments.md).
 """
 
 from dataclasses import dataclass
