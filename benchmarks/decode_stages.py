@@ -96,7 +96,7 @@ def sampled(config: Benchmark, task: str) -> dict[str, Any]:
 def audited(config: Benchmark, task: str) -> dict[str, Any]:
     """What was imagined, what was read from real frames by the same decoder, and SynthER's, against the simulator."""
     effort, source = config.effort, config.store(task)
-    parts = ImagineConfig(decoder=config.decoder(task), lora=config.lora(task), base=config.base)
+    parts = ImagineConfig(decoder=config.decoder(task), lora=config.lora(task), base=config.base, actions="read")
     asked = {"task": task, "source": source, "out": config.out / "imagined" / task, "n": effort.imagined}
     imagine(ImagineStoreConfig(**vars(parts), **asked, seed=effort.seed))
     read = config.out / "read" / task

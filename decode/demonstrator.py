@@ -51,8 +51,8 @@ class Demonstrator:
         """What `save` wrote. Raises PixeltrajError where there is none, or where it is of another task or damaged."""
         if not (folder / CONFIG).is_file():
             raise PixeltrajError(
-                f"the decoder in {folder} cannot sample actions, it was trained before decoders could: leave --actions "
-                f"at read or train it again with `pixeltraj decode train STORE`"
+                f"the decoder in {folder} cannot sample actions, it was trained before decoders could: train it "
+                f"again with `pixeltraj decode train STORE`, or give --actions read"
             )
         content, task = read_config(folder / CONFIG, TITLE, task)
         demonstrator = cls(task, DiffuserConfig(**content["config"]))

@@ -113,7 +113,7 @@ class Dreamer:
     """Frames in an image; of several, an estimator of the length chooses."""
     prompt: PromptKind = "language"
     actions: Literal["read", "sampled"] = "read"
-    """Where the actions of what it imagines come from."""
+    """Where the actions of what it imagines come from; the paper reads them."""
 
     @property
     def name(self) -> str:

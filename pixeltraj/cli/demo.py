@@ -85,8 +85,7 @@ def run(config: Config) -> None:
         seed=config.seed,
     )
     clock.time("decoder", lambda: train(training, draw_alike))
-    # the agent clones what is imagined, and learns more from sampled actions
-    parts = ImagineConfig(decoder=out / "decoder", lora=out / "lora", base=config.base, actions="sampled")
+    parts = ImagineConfig(decoder=out / "decoder", lora=out / "lora", base=config.base)
     imagining = imagine_command.Config(
         **vars(parts), task=config.task, source=demos, out=out / "imagined", n=config.imagined, seed=config.seed
     )

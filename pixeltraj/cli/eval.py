@@ -28,9 +28,9 @@ class Config(EvalConfig):
     """What is kept of what is imagined; all of it if nothing is said."""
     rewards: Rewards = "learned"
     """Where rewards and ends come from. task: its own function of decoded states and actions, not learned."""
-    actions: Actions = "read"
+    actions: Actions = "sampled"
     """Where actions come from. sampled: what the store's agent would have done between the decoded states, from a
-    diffusion model; agents that clone learn more from them."""
+    diffusion model; read: off the pictures, as in the paper. Agents that clone learn more from sampled ones."""
     adapt: Adaptation = field(default_factory=Adaptation)
     """How the generator learns on from what the agent lives through; with an indicator of none it does not."""
 

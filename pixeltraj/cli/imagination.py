@@ -46,9 +46,9 @@ class ImagineConfig:
     """What is kept of what is imagined; all of it if nothing is said."""
     rewards: Rewards = "learned"
     """Where rewards and ends come from. task: its own function of decoded states and actions, not learned."""
-    actions: Actions = "read"
+    actions: Actions = "sampled"
     """Where actions come from. sampled: what the store's agent would have done between the decoded states, from a
-    diffusion model; agents that clone learn more from them."""
+    diffusion model; read: off the pictures, as in the paper. Agents that clone learn more from sampled ones."""
 
     def read(self) -> tuple[Imaginer, dict[str, Any] | None]:
         """The imaginer, and how the frames have to be drawn that it sets out from (None: not known)."""

@@ -36,8 +36,9 @@ class Config:
     wants 8 to 12."""
     rewards: Rewards = "learned"
     """Where rewards and ends come from. task: its own function of decoded states and actions, not learned."""
-    actions: Actions = "read"
-    """Where actions come from. sampled: what the store's agent would have done between the decoded states."""
+    actions: Actions = "sampled"
+    """Where actions come from. sampled: what the store's agent would have done between the decoded states; read: off
+    the pictures."""
     port: int = 0
     """Where the page is served on this machine; 0 takes any free one."""
     open: bool = True

@@ -1,4 +1,4 @@
-"""`--actions sampled`: all but the actions is as it was read, and everything says so."""
+"""Sampled actions, which are the default: all but they is as it was read, and everything says so."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -87,7 +87,7 @@ def test_the_store_and_the_pages_say_whose_actions_they_show(
         asked = report_command.Config(tmp_path, imagined=tmp_path / kind, out=tmp_path / "page", base=str(base_path))
         report_command.report(asked)
     assert readers == [True, False]
-    (shown,) = find(ViewConfig(tmp_path, base=str(base_path), actions="sampled"))
+    (shown,) = find(ViewConfig(tmp_path, base=str(base_path)))
     decoder = shown.whole_parts().read()[0].decoder
     assert isinstance(decoder, Decoder) and decoder.demonstrator
 
@@ -98,5 +98,5 @@ def test_a_decoder_that_cannot_is_named(
     old = shutil.copytree(decoder_path, tmp_path / "decoder")
     (old / CONFIG).unlink()
     command = ["imagine", "push-v3", "--from", str(store_path), "--out", str(tmp_path / "out"), "--decoder", str(old)]
-    assert main([*command, "--base", str(base_path), "--actions", "sampled"]) == 2
+    assert main([*command, "--base", str(base_path)]) == 2
     assert "cannot sample actions" in capsys.readouterr().err and not (tmp_path / "out").exists()
