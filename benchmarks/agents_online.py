@@ -19,6 +19,8 @@ BASELINE = "demonstrations"
 IMAGINATION = "imagination"
 SAMPLED = "imagination-sampled"
 READ, STATES_READ = "oracle-read", "oracle-read-states"
+CLONED, DIFFUSED = "diffusion-demonstrations+cloning", "diffusion-imagination+cloning"
+"""A diffusion model of actions decides: it clones demonstrations, or what is imagined from where it gets, too."""
 
 
 def online(task: str) -> list[Contender]:
@@ -50,6 +52,9 @@ def online(task: str) -> list[Contender]:
         "none": Side(name="none", agent="rlpd", config=RLPDConfig(bc_weight=0.0)),
     }
     sides |= {name: Side(name=name, agent=name, data=(data,)) for name in ("spirl", "parrot")}
+    dreamers = {CLONED: None, DIFFUSED: replace(pictures, actions="sampled")}
+    for name, dreamer in dreamers.items():
+        sides[name] = Side(name=name, agent="diffusion_ql", config=DIFFUSION, data=(data,), dreamer=dreamer)
     for side in plain.values():
         sides |= with_and_without_cloning(side)
     ranks = (
@@ -64,7 +69,7 @@ def online(task: str) -> list[Contender]:
         Contender(
             task=task,
             side=sides[name],
-            against=f"{BASELINE}{WITH_CLONING}" if "cloning" in name else BASELINE,
+            against=CLONED if name == DIFFUSED else f"{BASELINE}{WITH_CLONING}" if "cloning" in name else BASELINE,
             rank=rank.get(name, len(ranks)),
             made=_made(sides[name]) if "100" not in name else name.removesuffix(WITH_CLONING),
             many="100" in name,
@@ -114,6 +119,6 @@ def with_and_without_cloning(side: Side) -> dict[str, Side]:
 def _made(side: Side) -> str | None:
     """With and without cloning the same; sampled actions and the oracle that is read need what imagination needs."""
     name = side.name.removesuffix(WITH_CLONING)
-    if name in (SAMPLED, READ, STATES_READ):
+    if name in (SAMPLED, READ, STATES_READ, DIFFUSED.removesuffix(WITH_CLONING)):
         return IMAGINATION
     return name if side.dreamer or side.synthetic else None

@@ -123,7 +123,8 @@ class DiffusionQL(ValueLearner):
         return chosen.view(*normal.shape[:-1], self.action_size).numpy()
 
     def update(self, batch: Batch, cloned: np.ndarray | None = None) -> dict[str, Tensor]:
-        """One step of policy and, if they have a say, critics, on all rows, cloned or not. -> losses, scalars."""
+        """One step of policy and, if they have a say, critics. -> losses, scalars. The critics learn from all rows, the
+        diffusion loss from cloned ones: all where nothing is said, as in the paper, which learns offline."""
         config = self.config
         states, actions, rewards, next_states, terminations = self.rows(batch)
         losses = {}
@@ -133,7 +134,8 @@ class DiffusionQL(ValueLearner):
             step(self.critic_optimizer, critic_loss, config.gradient_norm)
             losses = {"critic_loss": critic_loss, "value": values.mean()}
 
-        bc_loss = self.actor.loss(states, actions, self.generator)
+        rows = slice(None) if cloned is None else torch.from_numpy(cloned)
+        bc_loss = self.actor.loss(states[rows], actions[rows], self.generator)
         pull = self._pull(states) if config.eta else torch.zeros(())
         actor_loss = bc_loss - config.eta * pull
         step(self.actor_optimizer, actor_loss, config.gradient_norm)

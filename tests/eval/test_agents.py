@@ -185,6 +185,17 @@ def test_clones_the_rows_that_it_is_told_to() -> None:
         assert agent.act(batch.states[0], explore=False) == pytest.approx(expected, abs=0.2)
 
 
+def test_diffusion_clones_no_other_rows_than_it_is_told_to() -> None:
+    batch = random_batch(64, np.random.default_rng(0))
+    half = np.arange(64) < 32
+    other = batch._replace(actions=np.where(half[:, None], batch.actions, -batch.actions))
+    agents = [make("diffusion_ql", batch, eta=0.0, candidates=1) for _ in range(3)]
+    losses = [agent.update(b, c)["bc_loss"] for agent, b, c in zip(agents, (batch, other, other), (half, half, ~half))]
+    assert losses[0] == losses[1] != losses[2]
+    tensors = [agent.tensors() for agent in agents]
+    assert all(torch.equal(value, tensors[1][key]) for key, value in tensors[0].items())
+
+
 def test_offline_and_replay_rows_side_by_side() -> None:
     rng = np.random.default_rng(0)
     offline, replay = random_batch(6, rng), random_batch(9, rng)
