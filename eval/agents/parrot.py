@@ -37,6 +37,9 @@ class PARROTConfig(SACConfig):
     """Deviation of noise on the flow's training actions: without it a deterministic demonstrator has no density."""
     limit: float = 2.5
     """The policy chooses z in [-limit, limit]; to the flow it is standard normal noise."""
+    temperature: float = 0.01
+    """Weight of the entropy at the start; it is tuned towards `target_entropy`. From SAC's 1 it falls so slowly that
+    several thousand updates leave the policy at the prior's mode."""
     pretrain_steps: int = 3000
     """Of the flow, before the first update."""
     pretrain_learning_rate: float = 1e-3
