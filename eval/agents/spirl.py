@@ -47,9 +47,8 @@ class SPiRLConfig:
     """Per skill."""
     tau: float = 0.005
     """Step of the target critics towards the critics."""
-    temperature: float = 0.1
-    """Weight of the divergence from the prior at the start; it is tuned towards `divergence`. From 1 it falls so slowly
-    that several thousand updates leave the policy at the prior."""
+    temperature: float = 1.0
+    """Weight of the divergence from the prior at the start; it is tuned towards `divergence`."""
     divergence: float = 1.0
     """Nats that the policy may be away from the prior; the paper takes 1 in mazes, 5 in the kitchen."""
     compression: float = 5e-4

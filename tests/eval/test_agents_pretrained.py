@@ -17,7 +17,6 @@ from pixeltraj.tasks import get_task
 from pixeltraj.trajectory import Trajectory
 
 SKILLS = SPiRLConfig(
-    temperature=1.0,
     length=4,
     skill_size=2,
     batch=64,
