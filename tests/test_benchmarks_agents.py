@@ -11,7 +11,7 @@ from benchmarks.agents import report, run
 from benchmarks.agents_arms import contenders
 from benchmarks.agents_config import SETTINGS, Benchmark, Effort, Part
 from benchmarks.agents_figures import arm_figures, better, mean, reached, runner_figures, wallclock
-from benchmarks.agents_online import WITHOUT_DECISIONS
+from benchmarks.agents_online import CLONED, DIFFUSED, WITHOUT_DECISIONS
 from benchmarks.agents_picture import columns, draw
 from benchmarks.agents_read_oracle import ReadOracle
 from benchmarks.agents_runners import NOISE, collect, returns
@@ -193,11 +193,19 @@ def test_adapting_arms_differ_from_imagination_by_their_indicator_alone() -> Non
     assert Part("adaptation", Path("nowhere"), 4000).scale().adapt_every == 1000
 
 
+def test_of_diffusion_clones_imagination_is_all_that_differs() -> None:
+    entries = {c.name: c for c in contenders(Part("online", Path("nowhere"), 10), TASK)}
+    alone, imagining = entries[CLONED], entries[DIFFUSED]
+    assert imagining.against == CLONED and imagining.made == "imagination" and alone.made is None
+    assert imagining.side.dreamer and imagining.side.dreamer.actions == "sampled"
+    assert replace(imagining.side, name=CLONED, dreamer=None) == alone.side and alone.side.online
+
+
 def test_what_matters_comes_first_and_what_it_needs_before_it() -> None:
     part, tasks = Part("online", Path("nowhere"), 10), (TASK, "coffee-push-v3")
     listed = [stage.name for stage in stages(part, tasks, (), 2)]
     assert listed[:2] == [f"made/{TASK}/data", f"runs/{TASK}/demonstrations+cloning/0"]
-    assert len(listed) == len(set(listed)) == 2 * (1 + 5 + 25 * 2)
+    assert len(listed) == len(set(listed)) == 2 * (1 + 5 + 27 * 2)
     for stage in stages(part, tasks, (), 2):
         assert all(listed.index(name) < listed.index(stage.name) for name in stage.after)
     by_name = {stage.name: stage for stage in stages(part, tasks, (), 2)}
