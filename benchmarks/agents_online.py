@@ -27,10 +27,11 @@ def online(task: str) -> list[Contender]:
     """RLPD on demonstrations of a sparse task, with and without what imagines; each with and without cloning."""
     data = Data(task)
     pictures = Dreamer(data, data)
+    sampled = replace(pictures, actions="sampled")
     plain: dict[str, Side] = {
         BASELINE: Side(name=BASELINE, agent="rlpd", data=(data,)),
         IMAGINATION: Side(name=IMAGINATION, agent="rlpd", data=(data,), dreamer=pictures),
-        SAMPLED: Side(name=SAMPLED, agent="rlpd", data=(data,), dreamer=replace(pictures, actions="sampled")),
+        SAMPLED: Side(name=SAMPLED, agent="rlpd", data=(data,), dreamer=sampled),
         "oracle": Side(name="oracle", agent="rlpd", data=(data,)),
         READ: Side(name=READ, agent="rlpd", data=(data,), dreamer=pictures),
         STATES_READ: Side(name=STATES_READ, agent="rlpd", data=(data,), dreamer=pictures),
@@ -52,8 +53,7 @@ def online(task: str) -> list[Contender]:
         "none": Side(name="none", agent="rlpd", config=RLPDConfig(bc_weight=0.0)),
     }
     sides |= {name: Side(name=name, agent=name, data=(data,)) for name in ("spirl", "parrot")}
-    dreamers = {CLONED: None, DIFFUSED: replace(pictures, actions="sampled")}
-    for name, dreamer in dreamers.items():
+    for name, dreamer in ((CLONED, None), (DIFFUSED, sampled)):
         sides[name] = Side(name=name, agent="diffusion_ql", config=DIFFUSION, data=(data,), dreamer=dreamer)
     for side in plain.values():
         sides |= with_and_without_cloning(side)
@@ -117,8 +117,8 @@ def with_and_without_cloning(side: Side) -> dict[str, Side]:
 
 
 def _made(side: Side) -> str | None:
-    """With and without cloning the same; sampled actions and the oracle that is read need what imagination needs."""
+    """With and without cloning the same; all that ask the generator of the embedded base share one."""
     name = side.name.removesuffix(WITH_CLONING)
-    if name in (SAMPLED, READ, STATES_READ, DIFFUSED.removesuffix(WITH_CLONING)):
+    if isinstance(side.dreamer, Dreamer) and "own" not in name:
         return IMAGINATION
     return name if side.dreamer or side.synthetic else None

@@ -197,7 +197,8 @@ class Decoder:
     @classmethod
     def load(cls, folder: Path, generator: Generator, task: Task | None = None, actions: Actions = "read") -> "Decoder":
         """What `save` wrote. Raises PixeltrajError where it was trained with another base, LoRA or k, for
-        another task or camera than now, is damaged, or has no demonstrator to sample actions.
+        another task or camera than now, is damaged, or has no demonstrator to sample actions. actions: read here, so
+        that reading can be measured; commands sample them by default.
         """
         config = read_json(folder / CONFIG, "decoder")
         again = "train it again with `pixeltraj decode train STORE`"
