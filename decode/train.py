@@ -6,7 +6,7 @@ Two phases: first the keypoint head on single tiles; then, on the keypoints it g
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -80,6 +80,10 @@ class TrainConfig:
     seed: int = 0
     """Of weights, noise and batches."""
 
+    def settings(self) -> dict[str, Any]:
+        """What a run has to share with one that it goes on from."""
+        return {key: value for key, value in asdict(self).items() if key != "out"}
+
 
 def train(config: TrainConfig, sight: MakeSight | None = None) -> Decoder:
     """Train, or go on training; measure; save.
@@ -103,7 +107,7 @@ def train_on(store: Store, generator: Generator, config: TrainConfig, sight: Mak
     generators = [generator.at(k) for k in config.k or generator.lengths]
     require_windows(store, tuple(g.k for g in generators))
     scatter = config.scatter if sight and task.movable and store.attributes["snapshot_layout"] else 0
-    asked = asdict(config) | {"generator": generator.identity, "scatter": scatter}
+    asked = config.settings() | {"generator": generator.identity, "scatter": scatter}
     checkpoint = Checkpoint(config.out / "train.checkpoint", asked)
     step, states = checkpoint.load()
     every = -(-len(store_windows(store, generators[0].k, training)) // config.windows)
@@ -193,7 +197,7 @@ def learn_actions(store: Store, training: list[int], config: TrainConfig) -> Dem
     settings = DiffuserConfig(steps=config.head_steps, lr=ACTIONS_LR, seed=config.seed)
     demonstrator = Demonstrator(store.task, settings)
     trajectories = map(store.trajectory, training)
-    demonstrator.fit(trajectories, Checkpoint(config.out / ACTIONS_CHECKPOINT, asdict(config)))
+    demonstrator.fit(trajectories, Checkpoint(config.out / ACTIONS_CHECKPOINT, config.settings()))
     return demonstrator
 
 

@@ -12,13 +12,10 @@ from pixeltraj.eval.agents.agent import Agent, Played
 from pixeltraj.eval.agents.catalogue import AGENTS, sees
 from pixeltraj.eval.agents.learner import Learner
 from pixeltraj.eval.augmentation import Augmentation
-from pixeltraj.files import file_hash
 from pixeltraj.replay_buffer import ReplayBufferConfig
+from pixeltraj.settings import folder_hash
 from pixeltraj.store import Store
 from pixeltraj.task import Task
-
-MANIFESTS = ("zarr.json", "pixeltraj.json", "config.json", "length.json", "model_index.json")
-"""Of folders of ours: the file that says what lies beside it."""
 
 
 @runtime_checkable
@@ -143,8 +140,8 @@ class Arm:
 def described(value: Any) -> Any:
     """What a rerun has to agree with, JSON-able: dataclasses by their fields, folders of ours by what is in them."""
     if isinstance(value, Path):
-        known = [value / name for name in MANIFESTS if (value / name).is_file()]
-        return {"path": str(value), "hash": file_hash(known[0])} if known else str(value)
+        known = folder_hash(value)
+        return {"path": str(value), "hash": known} if known else str(value)
     if is_dataclass(value) and not isinstance(value, type):
         kind = type(value)
         named = {} if kind.__module__.startswith("pixeltraj.") else {"kind": f"{kind.__module__}.{kind.__qualname__}"}

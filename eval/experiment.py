@@ -25,6 +25,7 @@ from pixeltraj.eval.results import Result, difference, plot, summary, table, ver
 from pixeltraj.eval.run import Course, Run
 from pixeltraj.files import provenance, read_json, write_json, write_whole
 from pixeltraj.replay_buffer import ReplayBufferConfig
+from pixeltraj.settings import alike
 from pixeltraj.sight import MakeSight
 from pixeltraj.tasks import get_task
 
@@ -129,7 +130,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
         before = read_json(out / "config.json", "experiment")
         arms = before.get("arms", {})
         changed = [key for key in settings if key != "arms" and before.get(key) != settings[key]]
-        changed += [f"arm {name}" for name, arm in settings["arms"].items() if arms.get(name, arm) != arm]
+        changed += [f"arm {name}" for name, arm in settings["arms"].items() if not alike(arms.get(name, arm), arm)]
         if changed:
             raise PixeltrajError(f"{out} holds an experiment with another {' and '.join(changed)}; give another --out")
         settings["arms"] = arms | settings["arms"]

@@ -32,6 +32,7 @@ from pixeltraj.finetune.train import CHECKPOINT_EVERY, FinetuneConfig
 from pixeltraj.finetune.weights import write_layers
 from pixeltraj.generator import CONFIG_FILE, CONV_IN_FILE, LORA_FILE, STATE_FILE, Generator
 from pixeltraj.lora_folder import lora_identity, read_config
+from pixeltraj.settings import changed, recorded
 from pixeltraj.store import Store
 
 HELDOUT_WINDOWS = 16
@@ -88,11 +89,11 @@ def distill(config: DistillConfig) -> dict[str, Any]:
         why = "was not made by fine-tuning here" if teacher is None else "is distilled already"
         raise PixeltrajError(f"{config.lora} {why}: give a folder that `pixeltraj.finetune` wrote")
     identity = lora_identity(config.lora)
-    settings = {key: str(value) for key, value in asdict(config).items() if key != "out"} | {"teacher": identity}
+    settings = recorded({key: value for key, value in asdict(config).items() if key != "out"} | {"teacher": identity})
     if (config.out / CONFIG_FILE).exists():
         done = read_json(config.out / CONFIG_FILE, "distilled LoRA")
-        if done["config"] != settings:
-            raise PixeltrajError(f"{config.out} holds a LoRA trained with other settings; give another --out")
+        if other := ", ".join(changed(done["config"], settings)):
+            raise PixeltrajError(f"{config.out} holds a LoRA trained with another {other}; give another --out")
         return done
     store, lengths = Store.open(config.store), tuple(teacher["k"])
     store.require_frames()

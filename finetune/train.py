@@ -33,6 +33,7 @@ from pixeltraj.finetune.weights import (
 from pixeltraj.generator import CONFIG_FILE, Generator
 from pixeltraj.grid import Grid
 from pixeltraj.prompt import PromptKind
+from pixeltraj.settings import changed, recorded
 from pixeltraj.store import Store
 
 CHECKPOINT_EVERY = 50
@@ -103,8 +104,8 @@ class FinetuneConfig:
     def settings(self) -> dict[str, str]:
         """What a run has to share with one that it goes on from."""
         unset = {f.name: f.default_factory() if callable(f.default_factory) else f.default for f in fields(self)}
-        told = {key: value for key, value in asdict(self).items() if key != "out"}
-        return {key: str(value) for key, value in told.items() if key not in ADDED or getattr(self, key) != unset[key]}
+        untold = [key for key in ADDED if getattr(self, key) == unset[key]]
+        return recorded({key: value for key, value in asdict(self).items() if key not in ("out", *untold)})
 
 
 def finetune(config: FinetuneConfig, windows: Windows | None = None) -> dict[str, Any]:
@@ -119,8 +120,8 @@ def finetune(config: FinetuneConfig, windows: Windows | None = None) -> dict[str
     settings = config.settings()
     if (config.out / CONFIG_FILE).exists():
         done = read_json(config.out / CONFIG_FILE, "fine-tuned LoRA")
-        if done["config"] != settings:
-            raise PixeltrajError(f"{config.out} holds a LoRA trained with other settings; give another --out")
+        if other := ", ".join(changed(done["config"], settings)):
+            raise PixeltrajError(f"{config.out} holds a LoRA trained with another {other}; give another --out")
         return done
     store = Store.open(config.store)
     store.require_frames()

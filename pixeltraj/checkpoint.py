@@ -7,6 +7,7 @@ import torch
 
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.files import write_whole
+from pixeltraj.settings import changed, recorded
 
 
 class Checkpoint:
@@ -17,7 +18,7 @@ class Checkpoint:
 
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
         self.path = path
-        self.config = {key: str(value) for key, value in config.items()}
+        self.config = recorded(config)
 
     def save(self, step: int, **states: Any) -> None:
         """states: state dicts of tensors, numbers and strings."""
@@ -29,8 +30,7 @@ class Checkpoint:
         if not self.path.exists():
             return 0, {}
         content = torch.load(self.path, weights_only=True, map_location="cpu")
-        if content["config"] != self.config:
-            other = [key for key, value in self.config.items() if content["config"].get(key) != value]
+        if other := changed(content["config"], self.config):
             raise PixeltrajError(
                 f"{self.path} belongs to a run with another {', '.join(other)}; give another --out or remove it"
             )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -145,6 +146,11 @@ def test_killed_and_started_again(config: EvalConfig, dreams) -> None:
     assert (config.out / "curves.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(PixeltrajError, match="another steps"):
         run(replace(config, steps=10).experiment(dreams.Still()))
+    moved = replace(config, store=config.out.with_name("data"), out=config.out.with_name("moved"))
+    shutil.copytree(config.store, moved.store)
+    config.out.rename(moved.out)
+    assert run(moved.experiment(dreams.Still()))["runs"] == report["runs"]
+    assert (moved.out / "runs" / "without-0.json").stat().st_mtime_ns == before
 
 
 def test_resumed_agent_equals_unbroken(config: EvalConfig, dreams) -> None:

@@ -191,6 +191,15 @@ def test_killed_fine_tuning_goes_on_and_ends_like_an_unbroken_one(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_a_finished_lora_is_known_again_wherever_it_and_its_store_are(
+    store_path: Path, base_path: Path, lora: Path, tmp_path: Path
+) -> None:
+    store, out = (shutil.copytree(path, tmp_path / path.name) for path in (store_path, lora))
+    assert finetune(small(store, base_path, out)) == json.loads((lora / CONFIG_FILE).read_text())
+    with pytest.raises(PixeltrajError, match="trained with another rank; give"):
+        finetune(small(store, base_path, out, rank=3))
+
+
 def test_a_lora_of_before_lengths_is_told(base_path: Path, lora: Path, tmp_path: Path) -> None:
     shutil.copytree(lora, tmp_path / "old")
     file = tmp_path / "old" / CONFIG_FILE
