@@ -188,7 +188,7 @@ def learn_offline(config: Offline, name: str, seed: int) -> Curve:
     curve: Curve = []
     for update in tqdm(range(1, config.updates + 1), desc=f"{name}-{seed}", unit="update"):
         rows = rng.integers(len(data.states), size=BATCH)
-        agent.update(Batch(*(column[rows] for column in data)))
+        agent.update(data.at(rows))
         if update % config.eval_every == 0:
             policy = lambda s: agent.act(((s - mean) / deviation).astype(np.float32), explore=False)  # noqa: E731
             curve.append((update, mean_return(arena, policy, config.eval_episodes)))

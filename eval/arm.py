@@ -78,6 +78,11 @@ class Arm:
                 f"arm {self.name}: {self.agent} has no critic, so there are no TD errors to adapt by; take the "
                 f"indicator 'reward', or another agent"
             )
+        if self.buffer.alpha and AGENTS[self.agent][0].td_error is Learner.td_error:
+            raise PixeltrajError(
+                f"arm {self.name}: {self.agent} has no critic, so there are no TD errors to draw transitions by; give "
+                f"a buffer with alpha=0, or another agent"
+            )
         if sees(self.agent) and self.online:
             raise PixeltrajError(f"arm {self.name}: {self.agent} learns from frames of stores alone; give online=False")
         if sees(self.agent) and self.augment is not None:

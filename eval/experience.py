@@ -121,7 +121,7 @@ class Experience:
         bounds = np.flatnonzero(np.diff(numbers)) + 1
         runs = zip(np.split(numbers, bounds), np.split(steps, bounds))
         parts = [self.episodes[int(run[0])].batch(at) for run, at in runs]
-        return Batch(*(np.concatenate(column) for column in zip(*parts)))
+        return Batch(*(np.concatenate(column) for column in zip(*(part[:6] for part in parts))))
 
     def drop(self, samples: Iterable[Sample]) -> None:
         """Forget these."""

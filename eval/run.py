@@ -134,14 +134,13 @@ class Run:
         if isinstance(self.agent, Pretrained):
             self.agent.pretrain(self.trajectories, self.rng)
             self.offline = self.agent.transitions(self.trajectories)
-        if self.synthetic:
-            rows = self.agent.transitions(self.synthetic, imagined=True)[:5]
-            weights = joined_weights(self.synthetic)
-            if weights is not None and len(weights) != len(rows[0]):  # a decision is several steps
-                weights = None
-            self.buffer.imagined.append(*rows, weights=weights)
         if not self.symmetric and self.trajectories:
             self.buffer.own.append(*self.offline[:5])
+        if self.synthetic:
+            batch, weights = self.agent.transitions(self.synthetic, imagined=True), joined_weights(self.synthetic)
+            if weights is not None and len(weights) != len(batch.states):  # a decision is several steps
+                weights = None
+            self.buffer.dream(batch, weights)
 
     def _episode(self, report: Callable[[int], None]) -> None:
         course, simulator = self.course, self.simulator
@@ -188,12 +187,18 @@ class Run:
     def _update(self, offline: bool = False) -> None:
         """offline: before the first decision, when what the agent itself has done is nothing yet."""
         size = self.arm.settings.batch
-        if not self.symmetric:
-            self._learn(self.buffer.sample(size))
-        elif offline:
+        if offline:
             self._learn(*symmetric(self._offline_batch(size), None))
+            return
+        replay = self.buffer.sample(size - size // 2 if self.symmetric else size)
+        if self.symmetric:
+            self._learn(*symmetric(self._offline_batch(size // 2), replay))
         else:
-            self._learn(*symmetric(self._offline_batch(size // 2), self.buffer.sample(size - size // 2)))
+            self._learn(replay)
+        if self.arm.buffer.alpha:
+            errors = self.agent.td_error(replay)
+            assert errors is not None  # Arm.check
+            self.buffer.prioritise(replay, errors)
 
     def _learn(self, batch: Batch, cloned: np.ndarray | None = None) -> None:
         self.agent.update(self.augment(batch, self.rng) if self.augment else batch, cloned)
@@ -212,7 +217,7 @@ class Run:
 
     def _offline_batch(self, size: int) -> Batch:
         rows = self.rng.integers(len(self.offline.states), size=size)
-        return Batch(*(column[rows] for column in self.offline))
+        return self.offline.at(rows)
 
     # Checkpoints: one file at the end of an episode, so that no half-run episode has to be restored
 

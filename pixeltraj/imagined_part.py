@@ -81,17 +81,19 @@ class ImaginedPart(ReplayBuffer):
         if not len(self.imagined):
             return None
         batch = self.sample(size)
-        return Batch(*(column[batch.imagined] for column in batch)) if batch.imagined.any() else None
+        return batch.at(batch.imagined) if batch.imagined.any() else None
 
     def forget(self) -> None:
         """Let go of all transitions, and of the states that wait to be imagined from."""
         sizes = [column.shape[1] for column in (self.own.columns["states"], self.own.columns["actions"])]
         self.own, self.imagined = (type(part)(part.capacity, *sizes) for part in (self.own, self.imagined))
         self._queue, self._due = [], 0.0
+        self._born.clear()
 
     def statistics(self) -> dict[str, float]:
-        """Trajectories requested, queued here for the next batch, and received; transitions held; seconds for which
-        the agent waited for them, and `share`: what part of the wall-clock time since the buffer was made that is.
+        """Trajectories requested, queued here for the next batch, and received, and their mean `length`, which
+        `expected_length` should be near; transitions held; seconds for which the agent waited for them, and `share`:
+        what part of the wall-clock time since the buffer was made that is.
         Of background imagination all that it counts as well: see `BackgroundImagination.statistics`."""
         elapsed = self._elapsed + time.perf_counter() - self._since
         counted = self.imagination.statistics() if isinstance(self.imagination, BackgroundImagination) else {}
@@ -99,6 +101,7 @@ class ImaginedPart(ReplayBuffer):
             "requested": self.requested,
             "queued": len(self._queue),
             "received": self.received,
+            "length": self.length or 0.0,
             "transitions": len(self.imagined),
             "seconds": self.seconds,
             "share": self.seconds / elapsed,

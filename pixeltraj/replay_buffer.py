@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -10,6 +11,7 @@ import numpy as np
 
 from pixeltraj.errors import PixeltrajError
 from pixeltraj.trajectory import Trajectory
+from pixeltraj.transitions import Transitions
 
 
 class Batch(NamedTuple):
@@ -27,6 +29,10 @@ class Batch(NamedTuple):
     """(B,) bool: the next state has no value."""
     imagined: np.ndarray
     """(B,) bool"""
+    rows: np.ndarray | None = None
+    """(B,) int: where each lies in its part of the replay buffer that it was drawn from"""
+    weights: np.ndarray | None = None
+    """(B,) float32 in (0, 1]: what its TD error counts, where some are drawn more often than others"""
 
     @classmethod
     def of(cls, trajectories: Iterable[Trajectory], imagined: bool = False) -> "Batch":
@@ -34,6 +40,15 @@ class Batch(NamedTuple):
         parts = [(t.states[:-1], t.actions, t.rewards, t.states[1:], t.terminations) for t in trajectories]
         states, actions, rewards, next_states, terminations = (np.concatenate(column) for column in zip(*parts))
         return cls(states, actions, rewards, next_states, terminations, np.full(len(states), imagined))
+
+    def at(self, rows: np.ndarray) -> "Batch":
+        """These of its rows: numbers (n,), or (B,) bool."""
+        some = {name: column[rows] for name, column in self._asdict().items() if column is not None}
+        return Batch(**some)
+
+
+LEAST_ERROR = 1e-6
+"""Added to TD errors, so that what is learned perfectly can still be drawn."""
 
 
 class Imagine(Protocol):
@@ -54,9 +69,19 @@ class ReplayBufferConfig:
     expected_length: float = 4.0
     """L of Algorithm 1: mean number of transitions in an imagined trajectory, from a preliminary run."""
     capacity: int = 200_000
-    """Transitions of the agent's own that are kept; imagined ones in proportion. The oldest are dropped."""
+    """Transitions of the agent's own that are kept. The oldest are dropped."""
     imagine_batch: int = 16
     """Start states that are gathered before imagination is asked: diffusion is far cheaper in batches."""
+    imagined_capacity: int | None = None
+    """Imagined transitions that are kept; in proportion, capacity * rho / (1 - rho), if not given."""
+    max_age: int | None = None
+    """Imagined transitions are not drawn any more once the agent has stored more than so many of its own since. They
+    do not age if not given."""
+    alpha: float = 0.0
+    """Inside each part transitions are drawn in proportion to |TD error| ** alpha (Schaul et al. 2016, who take 0.6);
+    at 0 all alike."""
+    beta: float = 0.4
+    """How far that is made up for by what their TD errors count: 0 not at all, 1 wholly."""
 
     @property
     def probability(self) -> float:
@@ -69,8 +94,11 @@ class ReplayBufferConfig:
             raise PixeltrajError(f"rho is {self.rho}; it must be at least 0 and below 1 (0 = no imagination)")
         if not 0.0 < self.expected_length < np.inf:
             raise PixeltrajError(f"expected_length is {self.expected_length}; it must be above 0")
-        if self.capacity < 1 or self.imagine_batch < 1:
-            raise PixeltrajError("capacity and imagine_batch must be at least 1")
+        for name in ("capacity", "imagined_capacity", "max_age", "imagine_batch"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise PixeltrajError(f"{name} is {value}; it must be at least 1")
+        if self.alpha < 0 or not 0.0 <= self.beta <= 1.0:
+            raise PixeltrajError(f"alpha is {self.alpha}, beta {self.beta}: wanted alpha >= 0 and beta from 0 to 1")
 
 
 class ReplayBuffer:
@@ -95,16 +123,25 @@ class ReplayBuffer:
         self.imagine = imagine if config.rho > 0 else None
         self.own = Transitions(config.capacity, state_size, action_size)
         share = int(np.ceil(config.capacity * config.rho / (1.0 - config.rho)))
-        self.imagined = Transitions(max(1, share), state_size, action_size)
+        self.imagined = Transitions(config.imagined_capacity or max(1, share), state_size, action_size)
         self.requested = 0
         """Trajectories asked for, the queued ones included."""
         self.received = 0
         """Trajectories that imagination gave."""
+        self.gained = 0
+        """Transitions that they had."""
         self.seconds = 0.0
         """Wall-clock time spent imagining."""
         self._rng = rng
         self._due = 0.0
         self._queue: list[tuple[np.ndarray, np.ndarray]] = []
+        self._born: deque[tuple[int, int]] = deque()
+        """How many own and imagined transitions there had been, after each time that some were imagined."""
+
+    @property
+    def length(self) -> float | None:
+        """L as it has turned out: transitions in a trajectory that imagination gave; None before the first."""
+        return self.gained / self.received if self.received else None
 
     def store(
         self,
@@ -121,6 +158,7 @@ class ReplayBuffer:
         where imagination has to draw it. Raises PixeltrajError where imagination gives something unusable.
         """
         self.own.append(state[None], action[None], np.array([reward]), next_state[None], np.array([terminated]))
+        self._age()
         if self.imagine is None:
             return
         self._due += self.config.probability
@@ -144,11 +182,24 @@ class ReplayBuffer:
         self.seconds += time.perf_counter() - began
         self.received += len(trajectories)
         if trajectories:
-            self.imagined.append(*Batch.of(trajectories)[:5], weights=joined_weights(trajectories))
+            self.gained += sum(map(len, trajectories))
+            self.dream(Batch.of(trajectories), joined_weights(trajectories))
+
+    def dream(self, batch: Batch, weights: np.ndarray | None = None) -> None:
+        """Take transitions that were imagined into D_s. weights (B,): how often each is drawn beside others."""
+        self.imagined.append(*batch[:5], weights=weights)
+        self._born.append((self.own.appended, self.imagined.appended))
+
+    def _age(self) -> None:
+        """Let go of what was imagined too long ago."""
+        oldest = self.own.appended - self.config.max_age if self.config.max_age is not None else 0
+        while self._born and self._born[0][0] < oldest:
+            self.imagined.drop(self._born.popleft()[1])
 
     def sample(self, size: int) -> Batch:
         """Each of `size` transitions is from D_s with probability rho, else from D_o; from D_o alone while D_s
-        is empty. Imagined ones that have weights are drawn in proportion to them.
+        is empty. Imagined ones that have weights are drawn in proportion to them; with an alpha all are also drawn by
+        what `prioritise` was told of them, new ones like the most wanted so far.
 
         Raises PixeltrajError while the buffer is empty.
         """
@@ -156,13 +207,34 @@ class ReplayBuffer:
             raise PixeltrajError("the replay buffer is empty; store a transition before sampling")
         imagined = self._rng.random(size) < (self.config.rho if len(self.imagined) else 0.0)
         place = self._rng.random(size)
-        rows_own = (place[~imagined] * len(self.own)).astype(np.int64)
+        rows_own = self.own.rows_at(place[~imagined])
         rows_imagined = self.imagined.rows_at(place[imagined])
+        parts = ((self.own, ~imagined, rows_own), (self.imagined, imagined, rows_imagined))
         columns = {"imagined": imagined}
         for name, own in self.own.columns.items():
             columns[name] = drawn = np.empty((size, *own.shape[1:]), own.dtype)
-            drawn[~imagined], drawn[imagined] = own[rows_own], self.imagined.columns[name][rows_imagined]
-        return Batch(**columns)
+            for part, where, rows in parts:
+                drawn[where] = part.columns[name][rows]
+        if self.config.alpha == 0:
+            return Batch(**columns)
+        places, often = np.empty(size, np.int64), np.ones(size)
+        for part, where, rows in parts:
+            places[where], often[where] = rows, part.excess(rows)
+        weights = often**-self.config.beta
+        return Batch(**columns, rows=places, weights=(weights / weights.max(initial=1e-9)).astype(np.float32))
+
+    def prioritise(self, batch: Batch, errors: np.ndarray) -> None:
+        """Draw the transitions of a sampled batch by their TD errors (B,), absolute, from now on.
+
+        Raises PixeltrajError where the buffer has no alpha, or errors are none for each of them.
+        """
+        if batch.rows is None:
+            raise PixeltrajError("transitions were drawn all alike: give the replay buffer an alpha above 0")
+        if errors.shape != batch.rows.shape or not np.isfinite(errors).all():
+            raise PixeltrajError(f"wanted a finite TD error for each of {len(batch.rows)} transitions")
+        priorities = (np.abs(errors) + LEAST_ERROR) ** self.config.alpha
+        self.own.prioritise(batch.rows[~batch.imagined], priorities[~batch.imagined])
+        self.imagined.prioritise(batch.rows[batch.imagined], priorities[batch.imagined])
 
     # Saving
 
@@ -177,7 +249,9 @@ class ReplayBuffer:
             "due": self._due,
             "requested": self.requested,
             "received": self.received,
+            "gained": self.gained,
             "seconds": self.seconds,
+            "born": list(self._born),
         }
         saved["facts"] = np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8)
         return saved
@@ -191,79 +265,8 @@ class ReplayBuffer:
         self._rng.bit_generator.state = facts["rng"]
         self._due, self.seconds = facts["due"], facts["seconds"]
         self.requested, self.received = facts["requested"], facts["received"]
-
-
-class Transitions:
-    """A ring of transitions in arrays: the newest `capacity` of those appended."""
-
-    def __init__(self, capacity: int, state_size: int, action_size: int) -> None:
-        self.capacity = capacity
-        # Zeros, because the operating system hands them out only as they are written.
-        self.columns = {
-            "states": np.zeros((capacity, state_size), np.float32),
-            "actions": np.zeros((capacity, action_size), np.float32),
-            "rewards": np.zeros(capacity, np.float32),
-            "next_states": np.zeros((capacity, state_size), np.float32),
-            "terminations": np.zeros(capacity, bool),
-        }
-        self.appended = 0
-        """Transitions so far, the dropped ones included."""
-        self.weights: np.ndarray | None = None
-        """(capacity,) float32; None until the first are appended, then 1 for those without."""
-        self._summed: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return min(self.appended, self.capacity)
-
-    def rows_at(self, places: np.ndarray) -> np.ndarray:
-        """places (B,) in [0, 1) -> (B,) rows: uniform places give rows in proportion to their weights."""
-        if self.weights is None:
-            return (places * len(self)).astype(np.int64)
-        if self._summed is None or len(self._summed) != len(self):
-            self._summed = np.cumsum(self.weights[: len(self)], dtype=np.float64)
-        rows = np.searchsorted(self._summed, places * self._summed[-1], side="right")
-        return np.minimum(rows, len(self) - 1)
-
-    def append(self, *rows: np.ndarray, weights: np.ndarray | None = None) -> None:
-        """rows: states (n, S), actions (n, A), rewards (n,), next_states (n, S), terminations (n,); weights (n,).
-
-        Raises PixeltrajError, and takes nothing, where shapes do not fit, numbers are not finite or weights not above
-        0.
-        """
-        if weights is not None and not (
-            weights.shape == (len(rows[0]),) and np.isfinite(weights).all() and (weights > 0).all()
-        ):
-            raise PixeltrajError(f"transitions have weights {weights.shape}; give each one above 0, or drop it")
-        for (name, column), new in zip(self.columns.items(), rows, strict=True):
-            if new.shape != (len(rows[0]), *column.shape[1:]):
-                raise PixeltrajError(f"transitions have {name} {new.shape}, wanted (n, *{column.shape[1:]})")
-            if not np.isfinite(new).all():
-                raise PixeltrajError(f"transitions have NaN or infinite {name}; mend whatever made them")
-        kept = slice(-self.capacity, None)
-        count = len(rows[0])
-        places = (self.appended + np.arange(count)[kept]) % self.capacity
-        for column, new in zip(self.columns.values(), rows):
-            column[places] = new[kept]
-        if self.weights is None and weights is not None:
-            self.weights = np.ones(self.capacity, np.float32)
-        if self.weights is not None:
-            self.weights[places] = 1.0 if weights is None else weights[kept]
-        self._summed = None
-        self.appended += count
-
-    def state_dict(self) -> dict[str, np.ndarray]:
-        filled = {name: column[: len(self)] for name, column in self.columns.items()}
-        weighted = {} if self.weights is None else {"weights": self.weights[: len(self)]}
-        return {**filled, **weighted, "appended": np.array(self.appended)}
-
-    def load_state_dict(self, saved: dict[str, np.ndarray]) -> None:
-        self.appended = int(saved["appended"])
-        for name, column in self.columns.items():
-            column[: len(self)] = saved[name]
-        self.weights = self._summed = None
-        if "weights" in saved:
-            self.weights = np.ones(self.capacity, np.float32)
-            self.weights[: len(self)] = saved["weights"]
+        self.gained = facts.get("gained", 0)  # what was saved before it was counted
+        self._born = deque((own, imagined) for own, imagined in facts.get("born", []))
 
 
 def joined_weights(trajectories: list[Trajectory]) -> np.ndarray | None:

@@ -50,12 +50,14 @@ class ImaginedReplayBuffer(ReplayBuffer):
         rho: float = 0.5,
         expected_length: float = 4.0,
         imagine_batch: int = 16,
+        imagined_capacity: int | None = None,
+        max_age: int | None = None,
         snapshots: bool = True,
         seed: int | None = None,
         **options: Any,
     ) -> None:
-        """imagination, task, snapshots: see `ImaginedPart`. rho, expected_length, imagine_batch: see
-        `ReplayBufferConfig`. seed: if None it follows from the agent's. options: stable-baselines3's own.
+        """imagination, task, snapshots: see `ImaginedPart`. rho, expected_length, imagine_batch, imagined_capacity,
+        max_age: see `ReplayBufferConfig`. seed: if None it follows from the agent's. options: stable-baselines3's own.
 
         Raises PixeltrajError where spaces are not those of the task, or rho is not in [0, 1).
         """
@@ -69,7 +71,7 @@ class ImaginedReplayBuffer(ReplayBuffer):
         if seed is None:
             seed = int(np.random.randint(2**31))  # noqa: NPY002, stable-baselines3 seeds this one
         self.imagined = ImaginedPart(
-            ReplayBufferConfig(rho, expected_length, buffer_size, imagine_batch),
+            ReplayBufferConfig(rho, expected_length, buffer_size, imagine_batch, imagined_capacity, max_age),
             self.obs_shape[0],
             self.action_dim,
             np.random.default_rng(seed),

@@ -62,14 +62,16 @@ class ImaginedReplayBuffer:
         rho: float = 0.5,
         expected_length: float = 4.0,
         imagine_batch: int = 16,
+        imagined_capacity: int | None = None,
+        max_age: int | None = None,
         batch_size: int | None = None,
         device: torch.device | str = "cpu",
         snapshots: bool = True,
         seed: int | None = None,
     ) -> None:
-        """capacity: of the own transitions; imagined ones in proportion. imagination, snapshots: see `ImaginedPart`.
-        rho, expected_length, imagine_batch: see `ReplayBufferConfig`. batch_size, device: of samples. seed: if None
-        it follows from torch's.
+        """capacity: of the own transitions. imagination, snapshots: see `ImaginedPart`. rho, expected_length,
+        imagine_batch, imagined_capacity, max_age: see `ReplayBufferConfig`. batch_size, device: of samples. seed: if
+        None it follows from torch's.
 
         Raises PixeltrajError on an unknown task, and where rho is not in [0, 1).
         """
@@ -77,7 +79,7 @@ class ImaginedReplayBuffer:
         self.batch_size, self.device = batch_size, torch.device(device)
         seed = int(torch.randint(2**31, ()).item()) if seed is None else seed
         self.imagined = ImaginedPart(
-            ReplayBufferConfig(rho, expected_length, capacity, imagine_batch),
+            ReplayBufferConfig(rho, expected_length, capacity, imagine_batch, imagined_capacity, max_age),
             self.task.state_size,
             self.task.action_size,
             np.random.default_rng(seed),

@@ -10,6 +10,7 @@ import pytest
 from pixeltraj.cli import main
 from pixeltraj.decode.train import TrainConfig, train
 from pixeltraj.finetune.train import FinetuneConfig, finetune
+from pixeltraj.replay_buffer import ReplayBuffer, ReplayBufferConfig
 from tests.conftest import QUICK
 
 PAGE = (Path(__file__).parents[1] / "docs" / "agents.md").read_text()
@@ -75,8 +76,19 @@ def test_torchrl(base_path: Path) -> None:
 
 def test_plain_arrays(base_path: Path) -> None:
     names = run("arrays", base_path)
-    assert names["states"].shape == names["next_states"].shape == (len(names["actions"]), 17)
-    np.testing.assert_array_equal(names["states"][0], names["state"])
+    made = names["transitions"]
+    assert made.states.shape == made.next_states.shape == (len(made.actions), 17)
+    np.testing.assert_array_equal(made.states[0], names["state"])
+
+
+def test_prioritised_replay(base_path: Path) -> None:
+    buffer = ReplayBuffer(ReplayBufferConfig(rho=0.0, alpha=1.0), 1, 1, np.random.default_rng(0))
+    for i in range(3):
+        buffer.store(np.full(1, i), np.zeros(1), 0.0, np.zeros(1), False)
+    learn = run("prioritised", base_path)["learn"]
+    for _ in range(3):
+        learn(buffer, lambda batch: batch.states[:, 0])  # the first one has no error
+    assert np.bincount(buffer.sample(300).states[:, 0].astype(int))[0] < 5
 
 
 def test_files(base_path: Path) -> None:

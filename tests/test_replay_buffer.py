@@ -149,6 +149,10 @@ def test_resumes_exactly() -> None:
         {"expected_length": 0.0},
         {"expected_length": -2.0},
         {"capacity": 0},
+        {"imagined_capacity": 0},
+        {"max_age": 0},
+        {"alpha": -0.1},
+        {"beta": 1.5},
     ],
 )
 def test_undefined_settings_are_refused(bad: dict[str, float]) -> None:
@@ -229,3 +233,112 @@ def test_those_without_weights_weigh_one() -> None:
         with pytest.raises(PixeltrajError, match="weights"):
             buffer.imagined.append(*Batch.of([heavy])[:5], weights=bad)
     assert buffer.imagined.appended == 8
+
+
+def test_capacity_of_what_is_imagined_can_be_given_by_itself() -> None:
+    buffer = make(Dream(), rho=0.5, capacity=100, imagined_capacity=40, imagine_batch=1)
+    fill(buffer, 500)
+    assert (len(buffer.own), len(buffer.imagined)) == (100, 40)
+
+
+def test_what_was_imagined_long_ago_is_drawn_no_more() -> None:
+    """Dreams begin in the states 1, 2, ..., where the agent is: they tell when they were dreamt."""
+    buffer = make(Dream(length=1), rho=0.5, expected_length=1.0, imagine_batch=1, max_age=30)
+    buffer.dream(Batch.of([Dream(length=1).one(np.full(S, -5, np.float32))]))
+    fill(buffer, 30)
+    drawn = buffer.sample(20_000)
+    assert set(drawn.states[drawn.imagined, 0].astype(int)) == {-5, *range(1, 31)}
+    fill(buffer, 70, first=30)
+    drawn = buffer.sample(20_000)
+    assert set(drawn.states[drawn.imagined, 0].astype(int)) == set(range(70, 101))
+
+
+def test_aged_transitions_make_room_for_no_others() -> None:
+    dream = Dream(length=2)
+    buffer = make(dream, rho=0.5, expected_length=2.0, imagine_batch=1, max_age=1)
+    fill(buffer, 50)
+    dream.failing = True
+    fill(buffer, 5, first=50)
+    assert not len(buffer.imagined) and not buffer.sample(100).imagined.any()
+    dream.failing = False
+    fill(buffer, 20, first=55)
+    assert buffer.sample(100).imagined.any()
+
+
+def test_the_length_that_comes_is_told() -> None:
+    buffer = make(Dream(length=3), rho=0.5, expected_length=4.0, imagine_batch=1)
+    assert buffer.length is None
+    fill(buffer, 100)
+    assert buffer.length == 3.0
+
+
+class Grading(Dream):
+    """Of rewards 1, 2, ...: they tell transitions of a trajectory apart."""
+
+    def one(self, state: np.ndarray) -> Trajectory:
+        made = super().one(state)
+        made.rewards = np.arange(1, self.length + 1, dtype=np.float32)
+        return made
+
+
+def prioritised(alpha: float, beta: float = 1.0) -> ReplayBuffer:
+    """Own transitions from the states 0 to 9, TD errors as large as those; imagined ones' as large as their rewards."""
+    buffer = make(Grading(), rho=0.5, expected_length=4.0, imagine_batch=1, alpha=alpha, beta=beta)
+    fill(buffer, 10)
+    for _ in range(30):
+        batch = buffer.sample(100)
+        buffer.prioritise(batch, np.where(batch.imagined, batch.rewards, batch.states[:, 0]))
+    return buffer
+
+
+def test_transitions_are_drawn_by_their_errors_inside_each_part() -> None:
+    alpha = 0.5
+    drawn = prioritised(alpha).sample(40_000)
+    assert abs(drawn.imagined.sum() - 20_000) < 5 * np.sqrt(10_000), "rho is what it was"
+    for values, errors in (
+        (drawn.states[~drawn.imagined, 0], np.arange(10)),
+        (drawn.rewards[drawn.imagined], np.arange(1, 5)),
+    ):
+        counts = np.bincount(values.astype(int), minlength=10)[errors]
+        expected = len(values) * errors**alpha / (errors**alpha).sum()
+        assert (np.abs(counts - expected) <= 5 * np.sqrt(expected) + 0.01 * len(values)).all()
+
+
+def test_their_weights_make_up_for_it() -> None:
+    """Wholly, at a beta of 1: weighted, each state is met as often as any other."""
+    drawn = prioritised(alpha=0.5).sample(40_000)
+    assert drawn.weights is not None and drawn.weights.dtype == np.float32 and drawn.weights.max() == 1.0
+    own = ~drawn.imagined & (drawn.states[:, 0] > 0)
+    sums = np.bincount(drawn.states[own, 0].astype(int), weights=drawn.weights[own])[1:]
+    np.testing.assert_allclose(sums, sums.mean(), rtol=0.15)
+    assert (prioritised(alpha=0.5, beta=0.0).sample(100).weights == 1.0).all()
+
+
+def test_new_transitions_are_drawn_like_the_most_wanted() -> None:
+    buffer = prioritised(alpha=1.0)
+    fill(buffer, 1, first=10)
+    states = buffer.sample(20_000)
+    own = np.bincount(states.states[~states.imagined, 0].astype(int), minlength=11)
+    assert abs(own[10] - own[9]) < 5 * np.sqrt(own[9] + own[10])
+
+
+def test_priorities_come_back_from_a_checkpoint() -> None:
+    first, resumed = prioritised(alpha=0.7), make(Grading(), seed=4, rho=0.5, imagine_batch=1, alpha=0.7, beta=1.0)
+    resumed.load_state_dict({key: value.copy() for key, value in first.state_dict().items()})
+    for buffer in (first, resumed):
+        fill(buffer, 5, first=10)
+    for a, b in zip(first.sample(64), resumed.sample(64)):
+        np.testing.assert_array_equal(a, b)
+    assert first.length == resumed.length
+
+
+def test_errors_that_are_none_are_refused() -> None:
+    buffer = prioritised(alpha=1.0)
+    batch = buffer.sample(8)
+    for errors in (np.zeros(7), np.full(8, np.nan)):
+        with pytest.raises(PixeltrajError, match="finite TD error for each of 8"):
+            buffer.prioritise(batch, errors)
+    plain = make(Grading(), rho=0.5)
+    fill(plain, 3)
+    with pytest.raises(PixeltrajError, match="alpha above 0"):
+        plain.prioritise(plain.sample(2), np.ones(2))

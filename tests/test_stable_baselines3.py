@@ -90,6 +90,18 @@ def test_each_transition_is_imagined_with_probability_rho_and_stays_whole(oracle
     assert all(column.dtype == torch.float32 for column in batch[:5])
 
 
+def test_what_was_imagined_long_ago_is_drawn_no_more(oracle: Any) -> None:
+    model = make(SAC, ID, oracle(), max_age=100, imagined_capacity=400)
+    model.learn(200)
+    part, own = model.replay_buffer.imagined, model.replay_buffer.next_observations[:200, 0]
+    assert part.imagined.capacity == 400 and part.statistics()["length"] == 4.0
+    starts = part.imagined.columns["states"]
+    old = rows_of(starts, own[:60])
+    drawn = part.draw(2000).states
+    assert old.any() and not rows_of(drawn, starts[old]).any()
+    assert rows_of(drawn, own[100:]).any()
+
+
 def test_the_agents_seed_fixes_all_of_it(oracle: Any) -> None:
     one, again = (make(SAC, ID, oracle()).learn(80) for _ in range(2))
     for a, b in zip(one.policy.parameters(), again.policy.parameters()):

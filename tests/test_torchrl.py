@@ -101,6 +101,13 @@ def test_own_and_imagined_transitions_come_whole_and_in_proportion(oracle: Any) 
     assert (starts[:, None] == brought["next", "observation"]).all(2).any(1).all()
 
 
+def test_what_is_imagined_ages_and_has_its_own_capacity(oracle: Any) -> None:
+    buffer = make(oracle(), imagined_capacity=50, max_age=1)
+    collect(buffer)
+    part = buffer.imagined
+    assert part.imagined.capacity == 50 and part.imagined.appended > 50 > len(part.imagined)
+
+
 def test_where_time_is_up_imagination_sets_out_from_the_last_state(oracle: Any) -> None:
     """The collector has reset the environment by then: the oracle sees to it that snapshots fit states."""
     buffer = make(oracle(), rho=0.8, expected_length=1.0, imagine_batch=1)

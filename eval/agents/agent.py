@@ -121,4 +121,7 @@ def symmetric(offline: Batch, replay: Batch | None) -> tuple[Batch, np.ndarray]:
         return offline, np.ones(len(offline.states), bool)
     cloned = np.concatenate([np.ones(len(offline.states), bool), replay.imagined])
     columns = {name: np.concatenate([getattr(offline, name), getattr(replay, name)]) for name in COLUMNS}
-    return Batch(**columns), cloned
+    weights = None
+    if replay.weights is not None:
+        weights = np.concatenate([np.ones(len(offline.states), np.float32), replay.weights])
+    return Batch(**columns, weights=weights), cloned

@@ -130,7 +130,7 @@ class DiffusionQL(ValueLearner):
         losses = {}
         if config.eta or config.candidates > 1:
             values = self.critics(states, actions)  # (2, B)
-            critic_loss = (values - self.targets(rewards, next_states, terminations)).square().mean(dim=1).sum()
+            critic_loss = self.misjudged(values, self.targets(rewards, next_states, terminations), batch)
             step(self.critic_optimizer, critic_loss, config.gradient_norm)
             losses = {"critic_loss": critic_loss, "value": values.mean()}
 

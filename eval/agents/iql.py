@@ -80,7 +80,7 @@ class IQL(ValueLearner):
         advantage = best - value
         value_loss = ((advantage < 0).float() - config.expectile).abs().mul(advantage.square()).mean()
         values = self.critics(states, actions)  # (2, B)
-        critic_loss = (values - self.targets(rewards, next_states, terminations)).square().mean(dim=1).sum()
+        critic_loss = self.misjudged(values, self.targets(rewards, next_states, terminations), batch)
         weight = (config.beta * advantage.detach()).exp().clamp(max=WEIGHT_CLIP)
         actor_loss = -(weight * self.actor.log_probability(states, actions)).mean()
         step(self.optimizer, value_loss + critic_loss + actor_loss)

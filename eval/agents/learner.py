@@ -123,6 +123,14 @@ class ValueLearner(Learner):
     def bounded(self, targets: Tensor) -> Tensor:
         return targets if self.value_range is None else targets.clamp(*self.value_range)
 
+    def misjudged(self, values: Tensor, targets: Tensor, batch: Batch) -> Tensor:
+        """The critics' loss, a scalar, of values (N, B) and targets (B,): squared, by the batch's weights, the mean of
+        its rows, the sum of the critics."""
+        errors = (values - targets).square()
+        if batch.weights is not None:
+            errors = errors * torch.from_numpy(batch.weights)
+        return errors.mean(dim=1).sum()
+
     @torch.no_grad()
     def td_error(self, batch: Batch) -> np.ndarray | None:
         """(B,) |mean of the critics - target|. The generator is left where it was."""

@@ -87,7 +87,7 @@ class SAC(ValueLearner):
         states, actions, rewards, next_states, terminations = self.rows(batch)
         targets = self.targets(rewards, next_states, terminations)
         values = self.critics(states, actions)  # (N, B)
-        critic_loss = (values - targets).square().mean(dim=1).sum() + self.penalty(values, states, next_states)
+        critic_loss = self.misjudged(values, targets, batch) + self.penalty(values, states, next_states)
         step(self.critic_optimizer, critic_loss)
         follow(self.target, self.critics, self.config.tau)
         self.updates += 1

@@ -181,7 +181,7 @@ class SPiRL(ValueLearner):
         config = self.config
         states, skills, rewards, next_states, terminations = self.rows(batch)
         values = self.critics(states, skills)  # (N, B)
-        critic_loss = (values - self.targets(rewards, next_states, terminations)).square().mean(dim=1).sum()
+        critic_loss = self.misjudged(values, self.targets(rewards, next_states, terminations), batch)
         step(self.critic_optimizer, critic_loss)
         follow(self.target, self.critics, config.tau)
 

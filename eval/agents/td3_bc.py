@@ -76,7 +76,7 @@ class TD3BC(ValueLearner):
         config = self.config
         states, actions, rewards, next_states, terminations = self.rows(batch)
         values = self.critics(states, actions)  # (2, B)
-        critic_loss = (values - self.targets(rewards, next_states, terminations)).square().mean(dim=1).sum()
+        critic_loss = self.misjudged(values, self.targets(rewards, next_states, terminations), batch)
         step(self.critic_optimizer, critic_loss)
         self.updates += 1
         losses = {"critic_loss": critic_loss.detach(), "value": values.detach().mean()}

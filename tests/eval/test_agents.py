@@ -152,6 +152,22 @@ def test_asking_for_the_error_changes_nothing(name: str) -> None:
     assert all(torch.equal(before[key], value) for key, value in agent.tensors().items())
 
 
+@pytest.mark.parametrize("name", CRITICS)
+def test_critics_learn_as_much_from_a_transition_as_it_weighs(name: str) -> None:
+    """Nothing, where that is nothing: its reward changes no critic. (Policies learn from all of them.)"""
+    batch = random_batch(64, np.random.default_rng(0))
+    none = (np.arange(64) < 20).astype(np.float32)
+    changed = batch._replace(rewards=np.where(none > 0, batch.rewards, 5.0).astype(np.float32))
+    critics = []
+    for one in (batch._replace(weights=none), changed._replace(weights=none), changed):
+        agent = make(name, batch)
+        agent.update(one)
+        critics.append(agent.critics.state_dict())
+    first, same, other = critics
+    assert all(torch.equal(value, same[key]) for key, value in first.items())
+    assert not all(torch.equal(value, other[key]) for key, value in first.items())
+
+
 @pytest.mark.parametrize("name", OF_STATES)
 def test_bfloat16_is_near(name: str) -> None:
     batch = random_batch(64, np.random.default_rng(0))
@@ -203,6 +219,9 @@ def test_offline_and_replay_rows_side_by_side() -> None:
     np.testing.assert_array_equal(both.states, np.concatenate([offline.states, replay.states]))
     np.testing.assert_array_equal(cloned, [*[True] * 6, *replay.imagined])
     assert "bc_loss" in make("rlpd", offline).update(both, cloned)
+    assert both.weights is None
+    both, _ = symmetric(offline, replay._replace(weights=np.full(9, 0.25, np.float32)))
+    np.testing.assert_array_equal(both.weights, [*[1.0] * 6, *[0.25] * 9])
 
 
 def test_policy_waits_for_its_turn() -> None:

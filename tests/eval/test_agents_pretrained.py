@@ -97,7 +97,7 @@ def test_spirl_leaves_the_prior_for_what_pays_and_only_so_far() -> None:
     batch = agent.skills(data)
     for _ in range(300):
         rows = rng.integers(len(batch.states), size=64)
-        losses = agent.update(Batch(*(column[rows] for column in batch[:6])))
+        losses = agent.update(batch.at(rows))
     played = agent.actions(agent.act(np.zeros((200, 1), np.float32), explore=True))
     assert (played > 0).mean() > 0.9
     assert 0.2 < float(losses["divergence"]) < 2 * SKILLS.divergence
@@ -173,7 +173,7 @@ def test_parrot_learns_through_the_flow_and_keeps_it() -> None:
     batch = Batch.of(data)
     for _ in range(100):
         rows = rng.integers(len(batch.states), size=64)
-        agent.update(Batch(*(column[rows] for column in batch[:6])))
+        agent.update(batch.at(rows))
     assert (agent.act(np.zeros((500, 1), np.float32), explore=False) > 0.5).all()
     assert all(torch.equal(before[key], value) for key, value in agent.flow.state_dict().items())
 

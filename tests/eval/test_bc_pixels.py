@@ -57,7 +57,7 @@ def make(config: BCPixelsConfig = SMALL, seed: int = 0, album: list[Trajectory] 
 
 def drawn(batch: Batch, size: int, rng: np.random.Generator) -> Batch:
     rows = rng.integers(len(batch.states), size=size)
-    return Batch(*(column[rows] for column in batch))
+    return batch.at(rows)
 
 
 # Frames

@@ -153,7 +153,10 @@ def test_killed_and_started_again(config: EvalConfig, dreams) -> None:
     assert (moved.out / "runs" / "without-0.json").stat().st_mtime_ns == before
 
 
-def test_resumed_agent_equals_unbroken(config: EvalConfig, dreams) -> None:
+@pytest.mark.parametrize("changes", [{}, {"alpha": 0.6, "max_age": 40}])
+def test_resumed_agent_equals_unbroken(config: EvalConfig, dreams, changes: dict[str, float]) -> None:
+    config = replace(config, buffer=replace(config.buffer, **changes))
+
     class Stop(Exception):
         pass
 
@@ -173,6 +176,9 @@ def test_resumed_agent_equals_unbroken(config: EvalConfig, dreams) -> None:
     assert all(torch.equal(a[name], b[name]) for name in a)
     for mine, theirs in zip(whole.buffer.sample(50), resumed.buffer.sample(50)):
         np.testing.assert_array_equal(mine, theirs)
+    assert all(
+        (part.priorities is not None) == ("alpha" in changes) for part in (whole.buffer.own, whole.buffer.imagined)
+    )
 
 
 def test_goes_on_without_when_imagination_gives_nothing(config: EvalConfig, dreams) -> None:

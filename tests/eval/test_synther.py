@@ -139,7 +139,7 @@ def test_what_is_saved_samples_alike_and_is_fitted_further_alike(fitted: Synther
 
 def test_what_cannot_be_is_refused(fitted: Synther, data: Batch, tmp_path: Path) -> None:
     with pytest.raises(PixeltrajError, match="no transitions to learn from"):
-        fitted.fit(Batch(*(column[:0] for column in data)))
+        fitted.fit(data.at(np.arange(0)))
     with pytest.raises(PixeltrajError, match="1 is the least"):
         fitted.sample(0, generator())
     with pytest.raises(PixeltrajError, match="fit it first"):
