@@ -136,7 +136,8 @@ class ReplayBuffer:
         self._due = 0.0
         self._queue: list[tuple[np.ndarray, np.ndarray]] = []
         self._born: deque[tuple[int, int]] = deque()
-        """How many own and imagined transitions there had been, after each time that some were imagined."""
+        """How many own and imagined transitions there had been, after each time that some were imagined; where they
+        age."""
 
     @property
     def length(self) -> float | None:
@@ -188,18 +189,18 @@ class ReplayBuffer:
     def dream(self, batch: Batch, weights: np.ndarray | None = None) -> None:
         """Take transitions that were imagined into D_s. weights (B,): how often each is drawn beside others."""
         self.imagined.append(*batch[:5], weights=weights)
-        self._born.append((self.own.appended, self.imagined.appended))
+        if self.config.max_age is not None:
+            self._born.append((self.own.appended, self.imagined.appended))
 
     def _age(self) -> None:
         """Let go of what was imagined too long ago."""
-        oldest = self.own.appended - self.config.max_age if self.config.max_age is not None else 0
-        while self._born and self._born[0][0] < oldest:
+        while self._born and self.own.appended - self._born[0][0] > (self.config.max_age or 0):
             self.imagined.drop(self._born.popleft()[1])
 
     def sample(self, size: int) -> Batch:
         """Each of `size` transitions is from D_s with probability rho, else from D_o; from D_o alone while D_s
         is empty. Imagined ones that have weights are drawn in proportion to them; with an alpha all are also drawn by
-        what `prioritise` was told of them, new ones like the most wanted so far.
+        what `prioritise` was told of them, new ones like the most wanted of all.
 
         Raises PixeltrajError while the buffer is empty.
         """

@@ -51,8 +51,7 @@ class Transitions:
         """(B,) how many times as often these rows are drawn as if there were no priorities."""
         if self.priorities is None or not len(rows):
             return np.ones(len(rows))
-        plain = self._shares(self.weights)
-        return self.priorities[rows].astype(np.float64) * plain.sum() / self._sums()[-1]
+        return self.priorities[rows].astype(np.float64) * self._shares().sum() / self._sums()[-1]
 
     def append(self, *rows: np.ndarray, weights: np.ndarray | None = None) -> None:
         """rows: states (n, S), actions (n, A), rewards (n,), next_states (n, S), terminations (n,); weights (n,).
@@ -98,13 +97,13 @@ class Transitions:
     def _sums(self) -> np.ndarray:
         """(filled,) what the rows up to each weigh together."""
         if self._summed is None:
-            shares = self._shares(self.weights)
+            shares = self._shares()
             self._summed = np.cumsum(shares if self.priorities is None else shares * self.priorities[: self.filled])
         return self._summed
 
-    def _shares(self, weights: np.ndarray | None) -> np.ndarray:
-        """(filled,) float64: nothing for those that were dropped."""
-        shares = np.ones(self.filled) if weights is None else weights[: self.filled].astype(np.float64)
+    def _shares(self) -> np.ndarray:
+        """(filled,) float64, the weights: nothing for those that were dropped."""
+        shares = np.ones(self.filled) if self.weights is None else self.weights[: self.filled].astype(np.float64)
         first = self.appended - self.filled
         shares[np.arange(first, self.appended - len(self)) % self.capacity] = 0.0
         return shares
