@@ -120,7 +120,7 @@ def run(config: Benchmark) -> int:
         write_json(config.json, measured)
     if config.figure:
         (part,) = config.parts()
-        draw(finished(part, config.settings(part)), config.figure)
+        draw(finished(part, config.settings(part)), config.figure, config.arms)
     print(table(measured))
     for name, why in failed.items():
         print(f"failed: {name}: {why}", file=sys.stderr)

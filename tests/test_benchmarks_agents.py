@@ -100,6 +100,7 @@ def test_curves_are_drawn_of_those_that_take_decisions(tmp_path: Path) -> None:
     by_arm = {arm: [made_up(arm, seed, [0.0, 0.5, 1.0]) for seed in range(2)] for arm in arms}
     found = {words: list(arms) for words, arms in columns(by_arm).items()}
     assert found == {"with cloning": ["oracle+cloning"], "without": ["demonstrations", "imagination"]}
+    assert list(columns(by_arm, ("imagination", "cloning"))["without"]) == ["imagination"]
     draw({"push-v3": by_arm, MAZE: {"none": by_arm["imagination"]}}, tmp_path / "curves.png")
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.size == (round(2 * 5.6 * 110), round(2 * 3.6 * 110))
