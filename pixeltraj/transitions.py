@@ -27,6 +27,8 @@ class Transitions:
         self.priorities: np.ndarray | None = None
         """(capacity,) float32; None until the first are told, then for new ones the greatest that there is."""
         self._summed: np.ndarray | None = None
+        self._even = 0.0
+        """What all rows weigh together without priorities, when they were summed."""
 
     def __len__(self) -> int:
         """Those that can be drawn."""
@@ -51,7 +53,8 @@ class Transitions:
         """(B,) how many times as often these rows are drawn as if there were no priorities."""
         if self.priorities is None or not len(rows):
             return np.ones(len(rows))
-        return self.priorities[rows].astype(np.float64) * self._shares().sum() / self._sums()[-1]
+        summed = self._sums()
+        return self.priorities[rows].astype(np.float64) * self._even / summed[-1]
 
     def append(self, *rows: np.ndarray, weights: np.ndarray | None = None) -> None:
         """rows: states (n, S), actions (n, A), rewards (n,), next_states (n, S), terminations (n,); weights (n,).
@@ -98,6 +101,7 @@ class Transitions:
         """(filled,) what the rows up to each weigh together."""
         if self._summed is None:
             shares = self._shares()
+            self._even = float(shares.sum())
             self._summed = np.cumsum(shares if self.priorities is None else shares * self.priorities[: self.filled])
         return self._summed
 
